@@ -1,0 +1,1 @@
+"""The sealed folder that predicts, and the engine that opens it."""

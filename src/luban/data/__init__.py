@@ -1,0 +1,1 @@
+"""Labelled files: read, clean, check, split and write them."""

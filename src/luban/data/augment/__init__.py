@@ -1,0 +1,1 @@
+"""Augmenters: one method a file."""

@@ -1,0 +1,197 @@
+"""Every error Luban raises on purpose, and the one table that turns an error into an exit, HTTP and gRPC code.
+
+LubanError(message, hint)
+├── ProjectError(problems)
+├── DataError(problems)
+├── PluginError
+│   ├── UnknownPlugin
+│   └── MissingExtra
+├── TrainError
+│   ├── Diverged
+│   └── OutOfMemory
+├── GateError(measured, allowed)
+│   ├── BelowGate
+│   └── ParityFailed
+├── RegistryError
+│   ├── NotFound
+│   ├── Conflict
+│   └── CorruptBundle
+└── ServeError
+├── BadRequest
+├── Overloaded
+└── DeadlineExceeded
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a project file or a data file, with the place and the mend."""
+
+    where: str
+    """What is wrong: a setting's path (`train.epochs`), a column, or a row (`reviews.csv, row 17`)."""
+    got: str
+    """What was found, shortened for reading."""
+    wanted: str
+    """What would have been right."""
+    line: int | None = None
+    """Line of the file, counted from 1; None where lines have no meaning."""
+    hint: str = ""
+    """How to mend it, often a "did you mean"."""
+
+    def __str__(self) -> str:
+        place = self.where if self.line is None else f"{self.where} (line {self.line})"
+        text = f"{place}: got {self.got}, wanted {self.wanted}"
+        return f"{text}. {self.hint}" if self.hint else text
+
+
+class LubanError(Exception):
+    """Something a user can mend: `message` says what and where, `hint` how."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  fix: {self.hint}" if self.hint else self.message
+
+
+class _Problems(LubanError):
+    """An error that carries every problem found in one file."""
+
+    def __init__(self, problems: Sequence[Problem], *, source: str = "", hint: str = "") -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        count = f"{len(self.problems)} problem{'' if len(self.problems) == 1 else 's'}"
+        heading = f"{count} in {source}" if source else count
+        super().__init__("\n".join([f"{heading}:", *(f"  {problem}" for problem in self.problems)]), hint=hint)
+
+
+class ProjectError(_Problems):
+    """The project file can't be used."""
+
+
+class DataError(_Problems):
+    """A data file can't be used."""
+
+
+class PluginError(LubanError):
+    """A plug-in can't be used."""
+
+
+class UnknownPlugin(PluginError):
+    """No plug-in of that name in the catalogue."""
+
+
+class MissingExtra(PluginError):
+    """A package that this needs is not installed; `hint` is the pip command."""
+
+
+class TrainError(LubanError):
+    """Training could not go on."""
+
+
+class Diverged(TrainError):
+    """The loss was not finite or exploded, and going back to the last good state did not help."""
+
+
+class OutOfMemory(TrainError):
+    """The machine has too little memory for these settings."""
+
+
+class GateError(LubanError):
+    """A promise about quality was not kept."""
+
+    def __init__(self, message: str, *, measured: float, allowed: float, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.measured = measured
+        self.allowed = allowed
+
+
+class BelowGate(GateError):
+    """A score is below the gate that the project sets."""
+
+
+class ParityFailed(GateError):
+    """An exported graph does not answer as the model it was made from."""
+
+
+class RegistryError(LubanError):
+    """A stored model can't be used."""
+
+
+class NotFound(RegistryError):
+    """No such run, bundle, version or alias."""
+
+
+class Conflict(RegistryError):
+    """The thing to be made exists already, or another process is at it."""
+
+
+class CorruptBundle(RegistryError):
+    """A file of a sealed folder is missing, added or changed."""
+
+
+class ServeError(LubanError):
+    """A request can't be answered."""
+
+
+class BadRequest(ServeError):
+    """The request itself is wrong."""
+
+
+class Overloaded(ServeError):
+    """The queue is full; try again later."""
+
+
+class DeadlineExceeded(ServeError):
+    """The answer would have come too late."""
+
+
+class Codes(NamedTuple):
+    """What an error is called at each border."""
+
+    exit: int
+    http: int
+    grpc: str
+
+
+CODES: dict[type[LubanError], Codes] = {
+    LubanError: Codes(1, 500, "INTERNAL"),
+    ProjectError: Codes(2, 400, "INVALID_ARGUMENT"),
+    DataError: Codes(3, 422, "INVALID_ARGUMENT"),
+    PluginError: Codes(4, 501, "UNIMPLEMENTED"),
+    TrainError: Codes(5, 500, "INTERNAL"),
+    GateError: Codes(6, 409, "FAILED_PRECONDITION"),
+    RegistryError: Codes(7, 500, "INTERNAL"),
+    NotFound: Codes(7, 404, "NOT_FOUND"),
+    Conflict: Codes(7, 409, "ALREADY_EXISTS"),
+    CorruptBundle: Codes(7, 500, "DATA_LOSS"),
+    ServeError: Codes(8, 500, "INTERNAL"),
+    BadRequest: Codes(8, 400, "INVALID_ARGUMENT"),
+    Overloaded: Codes(8, 429, "RESOURCE_EXHAUSTED"),
+    DeadlineExceeded: Codes(8, 504, "DEADLINE_EXCEEDED"),
+}
+
+
+def codes(error: LubanError | type[LubanError]) -> Codes:
+    """Return the codes of an error: its own row of the table, or the nearest ancestor's."""
+    kind = error if isinstance(error, type) else type(error)
+    return next(CODES[ancestor] for ancestor in kind.__mro__ if ancestor in CODES)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that offers the nearest known name and lists them all; empty where nothing is known."""
+    names = sorted(known)
+    if not names:
+        return ""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    offer = f"did you mean {near[0]!r}? " if near else ""
+    return f"{offer}known: {', '.join(names)}"

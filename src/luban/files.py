@@ -1,0 +1,251 @@
+"""Durable files: a folder or file is whole or invisible, and a sealed folder proves that nothing in it changed.
+
+Writing goes aside, is flushed to disk (file, then folder), renamed, and the parent flushed. A failed flush is never
+tried again: after one, the page cache can no longer be trusted (Rebello et al. 2020, "Can Applications Recover from
+fsync Failures?").
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from luban.errors import Conflict, CorruptBundle, NotFound
+
+MANIFEST = "manifest.json"
+MANIFEST_FORMAT = 1
+MAX_JSON_BYTES = 64 * 2**20
+_HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
+_ASIDE = ".aside-"
+
+
+def digest_bytes(data: bytes) -> str:
+    """Return the SHA-256 of some bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """Return the SHA-256 of a JSON value, independent of the order of its keys."""
+    return digest_bytes(canonical_json(value))
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return JSON bytes that are the same for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file of at most 64 MiB.
+
+    Raises:
+        NotFound: there is no such file.
+        CorruptBundle: it is not JSON, or is too large.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise CorruptBundle(f"{path} has more than {MAX_JSON_BYTES} bytes", hint="this is not a file of Luban's")
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise NotFound(f"{path} is not there") from error
+    except (ValueError, RecursionError) as error:
+        raise CorruptBundle(f"{path} is not valid JSON: {error}", hint="restore the file, or make it again") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, indented for reading, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as aside:
+        aside.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; on success it takes the place of `path`, on failure it is removed."""
+    handle, name = tempfile.mkstemp(prefix=f"{_ASIDE}{path.name}-", dir=path.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        aside.chmod(0o666 & ~_umask())
+        _flush(aside)
+        aside.replace(path)
+        _flush(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a folder to fill; on success it becomes `path` in one rename, on failure it is removed.
+
+    Args:
+        path: where the folder will be.
+        replace: exchange it with a folder that is there already, which is then removed.
+
+    Raises:
+        Conflict: `path` is there and `replace` is False.
+    """
+    if path.exists() and not replace:
+        raise Conflict(f"{path} is there already", hint="choose another name, or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f"{_ASIDE}{path.name}-", dir=path.parent))
+    try:
+        yield aside
+        aside.chmod(0o777 & ~_umask())
+        for part in sorted(aside.rglob("*")):
+            _flush(part)
+        _flush(aside)
+        if path.exists():
+            if not replace:
+                raise Conflict(f"{path} was made by another process meanwhile", hint="choose another name")
+            _exchange(aside, path)
+        else:
+            aside.rename(path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left aside in `folder`."""
+    for path in folder.glob(f"{_ASIDE}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_one(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file while the block runs; the kernel lets go of it when the process dies.
+
+    Raises:
+        Conflict: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Conflict(f"another process is at work on {what}", hint="wait for it, or end it") from error
+        yield
+
+
+def seal(folder: Path, facts: Mapping[str, Any]) -> str:
+    """Write the manifest of a folder: `facts`, each file's size and SHA-256, and a digest over them all.
+
+    Returns:
+        The digest: 64 hexadecimal digits that are equal for equal contents and facts.
+    """
+    files = {
+        name: {"bytes": path.stat().st_size, "sha256": digest_file(path)}
+        for name, path in sorted(_files(folder).items())
+        if name != MANIFEST
+    }
+    body = {**facts, "format": MANIFEST_FORMAT, "files": files}
+    digest = digest_json(body)
+    write_json(folder / MANIFEST, {**body, "digest": digest})
+    return digest
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check a sealed folder file by file and return its manifest.
+
+    Raises:
+        NotFound: no folder, or no manifest in it.
+        CorruptBundle: a file is missing, added, changed or of a kind that is never written; the message names it.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise NotFound(f"{folder} holds no {MANIFEST}", hint="name the sealed folder itself, e.g. runs/NAME/bundle")
+    manifest = read_json(folder / MANIFEST)
+    mend = "copy the folder again from where it was made, or make it again with `luban run`"
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise CorruptBundle(f"{folder / MANIFEST} does not list files", hint=mend)
+    body = {key: value for key, value in manifest.items() if key != "digest"}
+    try:
+        digest = digest_json(body)
+    except ValueError as error:
+        raise CorruptBundle(f"{folder / MANIFEST} holds what no manifest does: {error}", hint=mend) from error
+    if manifest.get("digest") != digest:
+        raise CorruptBundle(f"{folder / MANIFEST} was changed: its digest does not match", hint=mend)
+    if manifest.get("format") != MANIFEST_FORMAT:
+        raise CorruptBundle(
+            f"{folder / MANIFEST} has format {manifest.get('format')!r}; this Luban reads {MANIFEST_FORMAT}",
+            hint="use the Luban that made it, or make it again",
+        )
+    present = _files(folder)
+    for name, noted in manifest["files"].items():
+        path = present.pop(name, None)
+        if path is None:
+            raise CorruptBundle(f"{folder / name} is missing", hint=mend)
+        if not isinstance(noted, dict) or not _HEX_DIGEST.fullmatch(str(noted.get("sha256"))):
+            raise CorruptBundle(f"{folder / MANIFEST} has no digest for {name}", hint=mend)
+        if path.is_symlink() or path.stat().st_size != noted.get("bytes") or digest_file(path) != noted["sha256"]:
+            raise CorruptBundle(f"{path} was changed: its contents do not match {MANIFEST}", hint=mend)
+    present.pop(MANIFEST, None)
+    if present:
+        raise CorruptBundle(f"{folder / min(present)} is not in {MANIFEST}", hint=mend)
+    return manifest
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+
+
+def _flush(path: Path) -> None:
+    """Flush a file or a folder to disk; a failure is final."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swap two folders in one step where the system can (Linux renameat2), so that `old` is never absent."""
+    at_cwd, exchange = -100, 2
+    library = ctypes.CDLL(None, use_errno=True)
+    if hasattr(library, "renameat2"):
+        done = library.renameat2(at_cwd, os.fsencode(new), at_cwd, os.fsencode(old), exchange)
+        if done == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in (errno.ENOSYS, errno.EINVAL):
+            raise OSError(code, os.strerror(code), str(old))
+    spare = Path(tempfile.mkdtemp(prefix=f"{_ASIDE}old-", dir=old.parent))
+    old.rename(spare / "old")
+    new.rename(old)
+    shutil.rmtree(spare, ignore_errors=True)

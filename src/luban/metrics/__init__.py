@@ -1,0 +1,1 @@
+"""Scores in plain numpy, each with its interval."""

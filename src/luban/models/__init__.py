@@ -1,0 +1,1 @@
+"""Pretrained bases, heads, the processor and checkpoints."""

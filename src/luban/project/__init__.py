@@ -1,0 +1,1 @@
+"""The project file: its schema, how it is read, and its lock."""

@@ -1,0 +1,72 @@
+"""Tasks: what is predicted and how it is scored. One file a task.
+
+A task's module has a frozen dataclass `Options`, and `make(options, labels) -> Task`. Encoding, decoding and scoring
+are numpy; `head`, `loss` and the like import torch inside, so that a bundle is served without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from luban.plugins import Catalogue
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import torch
+
+    from luban.models.processor import Processor
+    from luban.records import Calibration, Encoded, Prediction, Score
+
+catalogue = Catalogue("luban.tasks", "task", ignore=frozenset({"windows"}))
+
+
+class Task(Protocol):
+    """One kind of prediction over a fixed set of labels.
+
+    Legend: B windows in a batch, L tokens in the longest of them, T tokens and W windows in an Encoded, N rows,
+    K outputs (one a label, or one a BIO tag).
+    """
+
+    kind: str
+    labels: tuple[str, ...]
+    per_token: bool
+    """Logits are (T, K), one row a token, rather than (W, K), one row a window."""
+    main_score: str
+    """The score by which checkpoints are chosen unless the project says otherwise."""
+
+    def encode(self, rows: pa.Table | Sequence[Any], processor: Processor) -> Encoded:
+        """Tokenise rows: a Dataset's table (targets are then set), or texts or token lists as a user gives them."""
+        ...
+
+    def head(self, width: int, *, dropout: float) -> torch.nn.Module:
+        """Return the layers that turn hidden states (B, L, width) and the mask (B, L) into logits (B, K) or (B, L, K)."""
+        ...
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, head: torch.nn.Module,
+             weights: torch.Tensor | None = None, smoothing: float = 0.0) -> torch.Tensor:
+        """Return the mean loss (a scalar) of logits against targets; `weights` are one a label, (K,)."""
+        ...
+
+    def gold(self, table: pa.Table) -> list[Any]:
+        """Return what is right for each row, in the form that `score` takes: a tuple of labels, or a tuple of Spans."""
+        ...
+
+    def facts(self, head: torch.nn.Module) -> dict[str, Any]:
+        """Return JSON values that `decode` needs and the graph does not hold (a CRF's transitions); often empty."""
+        ...
+
+    def decode(self, logits: np.ndarray, encoded: Encoded, rows: Sequence[Any], calibration: Calibration,
+               facts: Mapping[str, Any]) -> list[Prediction]:
+        """Return one Prediction a row, merging the windows of long rows. `rows` is what was encoded."""
+        ...
+
+    def calibrate(self, logits: np.ndarray, encoded: Encoded, gold: Sequence[Any], *, temperature: bool,
+                  thresholds: str, wanted_precision: float) -> Calibration:
+        """Choose temperature, thresholds and the abstain threshold on validation rows."""
+        ...
+
+    def score(self, gold: Sequence[Any], predictions: Sequence[Prediction], *, intervals: bool = True) -> dict[str, Score]:
+        """Return the headline scores; without `intervals`, low and high equal the value (fast, for validation)."""
+        ...

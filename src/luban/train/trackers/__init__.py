@@ -1,0 +1,1 @@
+"""Trackers: where training steps are logged. One file each."""
