@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
+    from luban.models.checkpoint import Parts
     from luban.models.processor import Processor
     from luban.records import Calibration, Encoded, Prediction, Score
 
-catalogue = Catalogue("luban.tasks", "task", ignore=frozenset({"windows"}))
+catalogue = Catalogue("luban.tasks", "task")
 
 
 class Task(Protocol):
@@ -33,6 +34,8 @@ class Task(Protocol):
     labels: tuple[str, ...]
     per_token: bool
     """Logits are (T, K), one row a token, rather than (W, K), one row a window."""
+    n_outputs: int
+    """K."""
     main_score: str
     """The score by which checkpoints are chosen unless the project says otherwise."""
 
@@ -40,8 +43,12 @@ class Task(Protocol):
         """Tokenise rows: a Dataset's table (targets are then set), or texts or token lists as a user gives them."""
         ...
 
-    def head(self, width: int, *, dropout: float) -> torch.nn.Module:
-        """Return the layers that turn hidden states (B, L, width) and the mask (B, L) into logits (B, K) or (B, L, K)."""
+    def head(self, width: int, *, dropout: float, pooling: str) -> torch.nn.Module:
+        """Return the layers that turn hidden states (B, L, width) and the mask (B, L) into logits (B, K) or (B, L, K).
+
+        `pooling` is how the base makes one vector of a window, `mean` or `cls`. Where the head's last layer is linear
+        over features that can be computed with the base frozen, it is called `output`, so that a probe can start it.
+        """
         ...
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, head: torch.nn.Module,
@@ -51,6 +58,10 @@ class Task(Protocol):
 
     def gold(self, table: pa.Table) -> list[Any]:
         """Return what is right for each row, in the form that `score` takes: a tuple of labels, or a tuple of Spans."""
+        ...
+
+    def inputs(self, table: pa.Table) -> list[Any]:
+        """Return a Dataset's rows in the form in which a user gives them to the engine: texts or token lists."""
         ...
 
     def facts(self, head: torch.nn.Module) -> dict[str, Any]:
@@ -70,3 +81,16 @@ class Task(Protocol):
     def score(self, gold: Sequence[Any], predictions: Sequence[Prediction], *, intervals: bool = True) -> dict[str, Score]:
         """Return the headline scores; without `intervals`, low and high equal the value (fast, for validation)."""
         ...
+
+
+def make(kind: str, options: Mapping[str, Any], labels: Sequence[str]) -> Task:
+    """Return a task by name, over these labels."""
+    module = catalogue.load(kind)
+    task: Task = module.make(module.Options(**options), labels)
+    return task
+
+
+def make_head(parts: Parts, width: int) -> torch.nn.Module:
+    """Return the untrained head that a checkpoint's weights belong in."""
+    task = make(parts.task["kind"], parts.task["options"], parts.task["labels"])
+    return task.head(width, dropout=0.0, pooling=parts.base.pooling)
