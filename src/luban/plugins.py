@@ -9,7 +9,10 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
+import textwrap
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -98,3 +101,24 @@ class Catalogue:
 
     def _entry_points(self) -> dict[str, str]:
         return {point.name: point.value for point in metadata.entry_points(group=self.package)}
+
+
+def room(package: str) -> Catalogue:
+    """Return the catalogue of a room by the room's dotted name, e.g. `luban.tasks`."""
+    catalogue = getattr(importlib.import_module(package), "catalogue", None)
+    if not isinstance(catalogue, Catalogue):
+        raise PluginError(f"the package {package} has no catalogue")
+    return catalogue
+
+
+@lru_cache(maxsize=256)
+def field_docs(section: type) -> dict[str, str]:
+    """Return field name -> the string beneath it, for the fields that a dataclass itself declares and documents."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    docs = {}
+    for above, below in zip(tree.body, tree.body[1:], strict=False):
+        match above, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                docs[name] = inspect.cleandoc(text)
+    return docs

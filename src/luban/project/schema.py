@@ -6,16 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Marks a setting that names plug-ins: the package whose catalogue they are in."""
+
+    package: str
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
     """A plug-in by name, with its options: `{kind: lora, rank: 8}`. Options are checked by the plug-in's own file."""
+
+    __pydantic_config__ = _STRICT
 
     kind: str
     """Name of the plug-in: the stem of its file."""
@@ -27,12 +38,14 @@ class Plugin:
 class SplitSection:
     """How rows are divided where the data come in one file."""
 
+    __pydantic_config__ = _STRICT
+
     by: Literal["stratified", "random", "group", "time"] = "stratified"
     """`stratified` keeps each label's share; `group` keeps rows of one group together; `time` tests on the latest."""
     column: str | None = None
     """The column that holds the group or the time; wanted for `group` and `time` alone."""
     validation: Share = 0.1
-    """Share of the training rows set aside to choose checkpoints, thresholds and temperature; 0 where a file is named."""
+    """Share of the training rows that chooses checkpoints, thresholds and temperature; unused where a file is named."""
     test: Share = 0.1
     """Share of all rows set aside for the final scores; unused where a test file is named."""
     near_duplicates_together: bool = True
@@ -45,8 +58,10 @@ class SplitSection:
 class DataSection:
     """Where the labelled rows are and how to read them."""
 
+    __pydantic_config__ = _STRICT
+
     train: str
-    """Path of the training rows: csv, tsv, jsonl, json, parquet, xlsx, CoNLL columns, or a folder with one folder a class."""
+    """Path of the training rows: csv, tsv, jsonl, json, parquet, xlsx, CoNLL columns, or one folder a class."""
     validation: str | None = None
     """Path of validation rows; without it they are split off the training rows."""
     test: str | None = None
@@ -64,15 +79,18 @@ class DataSection:
     replace: Mapping[str, str] = field(default_factory=dict)
     """For the cleaning step `replace`: what is replaced -> with what."""
     split: SplitSection = field(default_factory=SplitSection)
+    """How rows are divided where validation or test rows have no file of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSection:
     """How the base is fine-tuned."""
 
-    adapter: Plugin = field(default_factory=lambda: Plugin(kind="full"))
+    __pydantic_config__ = _STRICT
+
+    adapter: Annotated[Plugin, Room("luban.adapters")] = field(default_factory=lambda: Plugin(kind="full"))
     """How the base is changed: `full` trains all of it."""
-    objectives: tuple[Plugin, ...] = ()
+    objectives: tuple[Annotated[Plugin, Room("luban.objectives")], ...] = ()
     """What is added to the task's loss, or takes its place: `focal`, `label-smoothing`, ..."""
     start: Literal["probe", "random"] = "probe"
     """First weights of the head: those of a linear probe on the frozen base (Kumar et al. 2022), or random ones."""
@@ -85,6 +103,7 @@ class TrainSection:
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Each layer's rate is this times the rate of the layer above it; 1 is the same rate everywhere."""
     optimizer: Literal["adamw", "adam", "sgd", "adagrad", "adafactor"] = "adamw"
+    """How gradients become changes of the weights."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Shape of the learning rate after warm-up."""
     warmup: Share = 0.1
@@ -125,7 +144,7 @@ class TrainSection:
     """Threads of the matrix products; 0 uses every core."""
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     """Where the model is trained."""
-    trackers: tuple[Plugin, ...] = ()
+    trackers: tuple[Annotated[Plugin, Room("luban.train.trackers")], ...] = ()
     """Where steps are logged besides the run's own files: `tensorboard`."""
 
 
@@ -133,12 +152,14 @@ class TrainSection:
 class EvaluateSection:
     """What the report measures."""
 
+    __pydantic_config__ = _STRICT
+
     calibrate: bool = True
     """Fit a temperature on the validation rows, so that a probability of 0.8 is right 8 times in 10."""
     thresholds: Literal["f1", "half"] = "f1"
     """Multi-label: choose each label's threshold for its F1 on validation rows, or use one half."""
     wanted_precision: Share = 0.0
-    """Single label: choose on validation rows the lowest probability that is right this often, and abstain below; 0 never abstains."""
+    """Single label: abstain below the probability from which validation answers are right this often; 0 never."""
     slices: tuple[str, ...] = ()
     """Columns whose values divide the test rows into slices, besides length and language."""
     baselines: tuple[Literal["majority", "tfidf", "probe"], ...] = ("majority", "tfidf", "probe")
@@ -151,6 +172,8 @@ class EvaluateSection:
 class ExportSection:
     """How the model is written for prediction."""
 
+    __pydantic_config__ = _STRICT
+
     runtime: Literal["onnx", "torch"] = "onnx"
     """What executes the bundle."""
     max_difference: Positive = 1e-3
@@ -161,17 +184,23 @@ class ExportSection:
 class Project:
     """A whole project file."""
 
+    __pydantic_config__ = _STRICT
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     """Name of the project and of its run folder."""
-    task: Plugin
+    task: Annotated[Plugin, Room("luban.tasks")]
     """What is predicted: `{kind: classify}` or `{kind: tag}`, with the task's options."""
     base: str
-    """Pretrained body: a name that `luban bases` lists, a folder, or a hub id (`hf:org/name@revision`, `ms:org/name@revision`)."""
+    """Pretrained body: a name that `luban bases` lists, a folder, or a hub id, `hf:org/name@revision` or `ms:...`."""
     max_length: Annotated[int, Field(ge=8)] = 128
     """Longest window of tokens that the model sees, special tokens included."""
     data: DataSection
+    """Where the labelled rows are and how to read them."""
     train: TrainSection = field(default_factory=TrainSection)
+    """How the base is fine-tuned."""
     evaluate: EvaluateSection = field(default_factory=EvaluateSection)
+    """What the report measures."""
     export: ExportSection = field(default_factory=ExportSection)
+    """How the model is written for prediction."""
     gates: Mapping[str, float] = field(default_factory=dict)
     """Score -> the least value with which a run ends well, e.g. `{accuracy: 0.92}`."""
