@@ -78,24 +78,25 @@ class Score:
 class LabelScores(Mapping[str, float]):
     """Label -> probability for one row: a view of one row of an array, so that a million of them cost little."""
 
-    __slots__ = ("_labels", "row")
+    __slots__ = ("labels", "row")
 
     def __init__(self, labels: Sequence[str], row: np.ndarray) -> None:
-        self._labels = labels
+        self.labels = labels
+        """The labels, shared by all rows that one model answered."""
         self.row = row
         """The probabilities, (labels,), in the order of the labels."""
 
     def __getitem__(self, label: str) -> float:
         try:
-            return float(self.row[self._labels.index(label)])
+            return float(self.row[self.labels.index(label)])
         except ValueError:
             raise KeyError(label) from None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._labels)
+        return iter(self.labels)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def __repr__(self) -> str:
         best = sorted(self.items(), key=lambda item: -item[1])[:3]
