@@ -100,7 +100,8 @@ class LabelScores(Mapping[str, float]):
 
     def __repr__(self) -> str:
         best = sorted(self.items(), key=lambda item: -item[1])[:3]
-        return "{" + ", ".join(f"{label!r}: {score:.3f}" for label, score in best) + (", ..." if len(self) > 3 else "") + "}"
+        shown = ", ".join(f"{label!r}: {score:.3f}" for label, score in best)
+        return f"{{{shown}{', ...' if len(self) > 3 else ''}}}"
 
 
 @dataclass(frozen=True, slots=True)
