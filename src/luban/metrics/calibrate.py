@@ -126,44 +126,40 @@ def nll(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[An
     return float(-np.log(np.maximum(given, np.finfo(np.float64).tiny)).mean())
 
 
-def fit_temperature(logits: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> float:
-    """Return the temperature of a softmax that makes (N,) targets likeliest, given (N, K) logits (Guo et al. 2017).
+def fit_temperature(logits: NDArray[np.floating[Any]], targets: NDArray[Any], *, multi_label: bool = False) -> float:
+    """Return the temperature by which to divide logits so that the targets become likeliest (Guo et al. 2017).
 
     A share of 1 / (N + 2) of each target is spread over all labels, after Platt (1999): where every row is right,
     the likeliest temperature would be 0 and the model certain of everything.
+
+    Args:
+        logits: (N, K).
+        targets: (N,) indices for a softmax; (N, K) zeros and ones for independent sigmoids.
+        multi_label: the logits are those of sigmoids.
+
+    Returns:
+        A temperature between 0.05 and 20; 1.0 where there is nothing to fit.
     """
     logits = np.asarray(logits, np.float64)
-    n = len(targets)
-    if n == 0 or logits.shape[1] < 2:
-        return 1.0
-    spread = 1 / (n + 2)
-    own = logits[np.arange(n), targets]
-    wanted = float(((1 - spread) * own + spread * logits.mean(axis=1)).mean())
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    top = float(logits.max(axis=1).mean())
-
-    def loss(temperature: float) -> float:
-        return float(np.log(np.exp(shifted / temperature).sum(axis=1)).mean()) + (top - wanted) / temperature
-
-    return _least(loss)
-
-
-def fit_temperature_sigmoid(logits: NDArray[np.floating[Any]], targets: NDArray[Any]) -> float:
-    """Return the temperature of independent sigmoids that makes targets likeliest; logits and targets are (N, K).
-
-    Targets are smoothed as in `fit_temperature`.
-    """
-    logits = np.asarray(logits, np.float64)
-    if not logits.size:
+    if not logits.size or (not multi_label and logits.shape[1] < 2):
         return 1.0
     spread = 1 / (len(logits) + 2)
+    return _least(_sigmoid_loss(logits, targets, spread) if multi_label else _softmax_loss(logits, targets, spread))
+
+
+def _softmax_loss(logits: NDArray[np.float64], targets: NDArray[Any], spread: float) -> Callable[[float], float]:
+    top = logits.max(axis=1)
+    own = logits[np.arange(len(logits)), targets]
+    below_top = float((top - (1 - spread) * own - spread * logits.mean(axis=1)).mean())
+    shifted = logits - top[:, None]
+    return lambda temperature: (float(np.log(np.exp(shifted / temperature).sum(axis=1)).mean())
+                                + below_top / temperature)
+
+
+def _sigmoid_loss(logits: NDArray[np.float64], targets: NDArray[Any], spread: float) -> Callable[[float], float]:
     smooth = np.asarray(targets, np.float64) * (1 - spread) + spread / 2
-    size, linear, against = np.abs(logits), float(np.maximum(logits, 0).mean()), float((logits * smooth).mean())
-
-    def loss(temperature: float) -> float:
-        return (linear - against) / temperature + float(np.log1p(np.exp(-size / temperature)).mean())
-
-    return _least(loss)
+    linear, size = float((np.maximum(logits, 0) - logits * smooth).mean()), np.abs(logits)
+    return lambda temperature: linear / temperature + float(np.log1p(np.exp(-size / temperature)).mean())
 
 
 def _least(loss: Callable[[float], float], tolerance: float = 1e-4) -> float:
@@ -187,7 +183,7 @@ def _least(loss: Callable[[float], float], tolerance: float = 1e-4) -> float:
     return math.exp((low + high) / 2)
 
 
-def choose_thresholds(probabilities: NDArray[np.floating[Any]], gold: NDArray[np.bool_], *,
+def choose_thresholds(probabilities: NDArray[np.floating[Any]], gold: NDArray[Any], *,
                       borrowed: float = 8.0) -> tuple[float, ...]:
     """Return for each label the probability from which it should be given, for the best F1 on these rows.
 
@@ -196,13 +192,14 @@ def choose_thresholds(probabilities: NDArray[np.floating[Any]], gold: NDArray[np
 
     Args:
         probabilities: (N, K), calibrated.
-        gold: (N, K).
+        gold: (N, K) zeros and ones.
         borrowed: gold rows, as counted over all labels, that are added to each label's own.
 
     Returns:
         K thresholds between 0.005 and 0.995; 0.5 where no label has a gold row.
     """
     n_labels = int(probabilities.shape[1])
+    gold = np.asarray(gold, np.bool_)
     if not gold.any():
         return (0.5,) * n_labels
     # (G, K): rows that pass each threshold, counted from histograms so that memory does not grow with rows times G.
@@ -228,8 +225,8 @@ def _middle_of_best(f1: NDArray[np.float64]) -> float:
     return round(nearest, 6)
 
 
-def abstain_threshold(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], wanted_precision: float, *,
-                      level: float = 0.95) -> float:
+def choose_abstain(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], wanted_precision: float, *,
+                   level: float = 0.95) -> float:
     """Return the least probability from which answers are right at least as often as wanted.
 
     Twenty shares of the rows are tried, from all of them down; the first is taken whose lower confidence bound of
