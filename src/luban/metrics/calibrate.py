@@ -140,11 +140,11 @@ def fit_temperature(logits: NDArray[np.floating[Any]], targets: NDArray[Any], *,
     Returns:
         A temperature between 0.05 and 20; 1.0 where there is nothing to fit.
     """
-    logits = np.asarray(logits, np.float64)
-    if not logits.size or (not multi_label and logits.shape[1] < 2):
+    wide: NDArray[np.float64] = np.asarray(logits, np.float64)
+    if not wide.size or (not multi_label and wide.shape[1] < 2):
         return 1.0
-    spread = 1 / (len(logits) + 2)
-    return _least(_sigmoid_loss(logits, targets, spread) if multi_label else _softmax_loss(logits, targets, spread))
+    spread = 1 / (len(wide) + 2)
+    return _least(_sigmoid_loss(wide, targets, spread) if multi_label else _softmax_loss(wide, targets, spread))
 
 
 def _softmax_loss(logits: NDArray[np.float64], targets: NDArray[Any], spread: float) -> Callable[[float], float]:
@@ -225,8 +225,8 @@ def _middle_of_best(f1: NDArray[np.float64]) -> float:
     return round(nearest, 6)
 
 
-def choose_abstain(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], wanted_precision: float, *,
-                   level: float = 0.95) -> float:
+def abstain_threshold(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], wanted_precision: float, *,
+                      level: float = 0.95) -> float:
     """Return the least probability from which answers are right at least as often as wanted.
 
     Twenty shares of the rows are tried, from all of them down; the first is taken whose lower confidence bound of

@@ -157,6 +157,7 @@ class Classify:
         temperature: bool,
         thresholds: str,
         wanted_precision: float,
+        facts: Mapping[str, Any] | None = None,
     ) -> Calibration:
         """Choose temperature, then thresholds (multi-label) or the abstain threshold (single label)."""
         targets = self._targets(gold)
@@ -173,7 +174,7 @@ class Classify:
         below = 0.0
         if wanted_precision:
             right = probabilities.argmax(1) == targets
-            below = calibration_metrics.choose_abstain(probabilities.max(1), right, wanted_precision)
+            below = calibration_metrics.abstain_threshold(probabilities.max(1), right, wanted_precision)
         return Calibration(temperature=fit, abstain_below=below)
 
     def score(
