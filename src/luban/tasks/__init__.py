@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from luban.models.processor import Processor
     from luban.records import Calibration, Encoded, Prediction, Score
 
-catalogue = Catalogue("luban.tasks", "task")
+catalogue = Catalogue("luban.tasks", "task", ignore=frozenset({"chain", "crf"}))
 
 
 class Task(Protocol):
@@ -74,8 +74,8 @@ class Task(Protocol):
         ...
 
     def calibrate(self, logits: np.ndarray, encoded: Encoded, gold: Sequence[Any], *, temperature: bool,
-                  thresholds: str, wanted_precision: float) -> Calibration:
-        """Choose temperature, thresholds and the abstain threshold on validation rows."""
+                  thresholds: str, wanted_precision: float, facts: Mapping[str, Any] | None = None) -> Calibration:
+        """Choose temperature, thresholds and the abstain threshold on validation rows; `facts` as in `decode`."""
         ...
 
     def score(self, gold: Sequence[Any], predictions: Sequence[Prediction], *, intervals: bool = True) -> dict[str, Score]:
