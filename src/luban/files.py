@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -133,9 +134,9 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left aside in `folder`."""
-    for path in folder.glob(f"{_ASIDE}*"):
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove what killed writers left aside in `folder`: all of it, or what was to become `name`."""
+    for path in folder.glob(f"{_ASIDE}{glob.escape(name)}-????????" if name else f"{_ASIDE}*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
