@@ -66,12 +66,15 @@ class LubanError(Exception):
 class _Problems(LubanError):
     """An error that carries every problem found in one file."""
 
-    def __init__(self, problems: Sequence[Problem], *, source: str = "", hint: str = "") -> None:
+    def __init__(self, problems: Sequence[Problem], *, source: str = "", hint: str = "", total: int | None = None) -> None:
         self.problems = tuple(problems)
         self.source = source
-        count = f"{len(self.problems)} problem{'' if len(self.problems) == 1 else 's'}"
+        self.total = len(self.problems) if total is None else total
+        """How many there are in all; `problems` may hold the first of them only."""
+        count = f"{self.total} problem{'' if self.total == 1 else 's'}"
         heading = f"{count} in {source}" if source else count
-        super().__init__("\n".join([f"{heading}:", *(f"  {problem}" for problem in self.problems)]), hint=hint)
+        more = [f"  ... and {self.total - len(self.problems)} more"] if self.total > len(self.problems) else []
+        super().__init__("\n".join([f"{heading}:", *(f"  {problem}" for problem in self.problems), *more]), hint=hint)
 
 
 class ProjectError(_Problems):
