@@ -117,6 +117,11 @@ def parse(text: str, *, root: Path, overrides: Sequence[str] = (), source: str =
     modules: dict[tree.Path, Any] = {}
     for place, room in plugged.places(settings.value):
         found.extend(plugged.resolve(settings, place, room, modules))
+    known_scores: tuple[str, ...] = ()
+    if ("task",) in modules:
+        known_scores = plugged.score_names(modules["task",], settings.get(("task", "options")))
+        if known_scores and isinstance(train := settings.value["train"], dict):
+            train.setdefault("choose_by", known_scores[0])
     project: Project | None = None
     try:
         project = plugged.adapter(Project).validate_json(json.dumps(settings.value), strict=True)
@@ -124,8 +129,7 @@ def parse(text: str, *, root: Path, overrides: Sequence[str] = (), source: str =
         found.extend(translate.problems(error, settings, Project))
     root = Path(os.path.realpath(root))
     found.extend(_paths(settings, root))
-    task = modules.get(("task",))
-    found.extend(across.problems(settings, known_scores=getattr(task, "SCORES", ())))
+    found.extend(across.problems(settings, known_scores))
     lost = {settings.where(path) for path in settings.lost}
     problems.extend(problem for problem in found if problem.where not in lost)
     if problems or project is None:
@@ -164,12 +168,14 @@ def _override(settings: tree.Tree, override: str) -> list[Problem]:
         return [dataclasses.replace(error.problem, line=None)]
     if parsed.problems:
         return [dataclasses.replace(problem, where=place, line=None) for problem in parsed.problems]
-    for depth in range(1, len(steps)):
-        found = settings.get(steps[:depth])
-        if isinstance(found, str) and plugged.room_of(steps[:depth]) is not None:
-            settings.put(steps[:depth], {"kind": found}, place)
+    path: tree.Path = ()
+    for step in steps:
+        there = settings.get(path)
+        if isinstance(there, str) and plugged.room_of(path) is not None:
+            settings.put(path, {"kind": there}, place)
+        path = (*path, int(step) if isinstance(there, list) and step.isdecimal() and len(step) < 10 else step)
     try:
-        settings.put(steps, parsed.value, place)
+        settings.put(path, parsed.value, place)
     except LookupError as error:
         return [Problem(place, str(error.args[0]), f"a section in which {tree.shown(steps[-1])} can be set")]
     return []

@@ -21,16 +21,16 @@ from luban.project.schema import Project, Room
 
 
 @lru_cache(maxsize=1)
-def _rooms() -> dict[tree.Path, tuple[Room, bool]]:
+def rooms() -> dict[tree.Path, tuple[Room, bool]]:
     """Return the settings that name plug-ins -> their room, and whether the setting is a list of them."""
 
     def walk(section: type, above: tree.Path) -> Iterable[tuple[tree.Path, tuple[Room, bool]]]:
         for name, hint in get_type_hints(section, include_extras=True).items():
             many = get_origin(hint) is tuple
             marks = getattr(get_args(hint)[0] if many else hint, "__metadata__", ())
-            rooms = [mark for mark in marks if isinstance(mark, Room)]
-            if rooms:
-                yield (*above, name), (rooms[0], many)
+            marked = next((mark for mark in marks if isinstance(mark, Room)), None)
+            if marked:
+                yield (*above, name), (marked, many)
             elif dataclasses.is_dataclass(hint):
                 yield from walk(hint, (*above, name))  # type: ignore[arg-type]
 
@@ -39,16 +39,18 @@ def _rooms() -> dict[tree.Path, tuple[Room, bool]]:
 
 def room_of(path: tree.Path) -> Room | None:
     """Return the room whose plug-in a path names, if any."""
-    if path in (rooms := _rooms()):
-        room, many = rooms[path]
+    known = rooms()
+    if path in known:
+        room, many = known[path]
         return None if many else room
-    return rooms[path[:-1]][0] if path[:-1] in rooms and rooms[path[:-1]][1] else None
+    above, in_list = known.get(path[:-1], (None, False))
+    return above if in_list else None
 
 
 def places(values: dict[str, Any]) -> list[tuple[tree.Path, Room]]:
     """Return the place and room of every plug-in, the defaults of settings that the file leaves out among them."""
     found: list[tuple[tree.Path, Room]] = []
-    for path, (room, many) in _rooms().items():
+    for path, (room, many) in rooms().items():
         section: Any = values
         kind: Any = Project
         for step in path[:-1]:
@@ -75,7 +77,7 @@ def resolve(settings: tree.Tree, place: tree.Path, room: Room, modules: dict[tre
         settings: the values of the file; changed in place.
         place: where the plug-in stands.
         room: the room that it is looked for in.
-        modules: filled with the plug-in's module.
+        modules: filled with the plug-in's module, if nothing is wrong.
 
     Returns:
         What is wrong with the name or the options.
@@ -108,10 +110,10 @@ def resolve(settings: tree.Tree, place: tree.Path, room: Room, modules: dict[tre
     except PluginError as error:
         wanted = f"one {catalogue.what} that can be used here"
         return [settings.problem(at, tree.shown(kind), wanted, f"{error.message}. {error.hint}")]
-    modules[place] = module
     resolved["kind"] = kind
     section: type | None = getattr(module, "Options", None)
     if section is None:
+        modules[place] = module
         return [
             settings.problem((*place, key), tree.shown(value), f"nothing: {kind!r} has no options", "remove it")
             for key, value in options.items()
@@ -125,7 +127,13 @@ def resolve(settings: tree.Tree, place: tree.Path, room: Room, modules: dict[tre
     except LubanError as error:
         wanted = f"options that {kind!r} takes"
         return [settings.problem(place, tree.shown(written), wanted, f"{error.message}. {error.hint}")]
+    modules[place] = module
     return []
+
+
+def score_names(task: Any, options: dict[str, Any]) -> tuple[str, ...]:
+    """Return the scores that a task's module says it gives, the main one first; empty where it does not say."""
+    return tuple(task.scores(task.Options(**options))) if hasattr(task, "scores") else ()
 
 
 @lru_cache(maxsize=64)

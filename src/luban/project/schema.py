@@ -12,6 +12,8 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
+CleanStep = Literal["unicode", "control", "width", "html", "whitespace", "case", "simplify", "replace", "noise"]
+
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -74,10 +76,10 @@ class DataSection:
     """Multi-label: what stands between the labels of a row where they are written in one string, e.g. `|`."""
     languages: tuple[str, ...] = ()
     """Languages of the text, `en` and `zh` among them; used for slices and reports."""
-    clean: tuple[str, ...] = ("unicode", "control", "whitespace")
+    clean: tuple[CleanStep, ...] = ("unicode", "control", "whitespace")
     """Cleaning steps in order; they travel in the bundle, so that serving cleans the same way."""
     replace: Mapping[str, str] = field(default_factory=dict)
-    """For the cleaning step `replace`: what is replaced -> with what."""
+    """What the cleaning step `replace` replaces -> with what."""
     split: SplitSection = field(default_factory=SplitSection)
     """How rows are divided where validation or test rows have no file of their own."""
 
@@ -133,7 +135,8 @@ class TrainSection:
     evaluate_every: Annotated[float, Field(gt=0.0)] = 1.0
     """Epochs between measurements on the validation rows."""
     choose_by: str = "accuracy"
-    """Validation score by which the best checkpoint is kept; a name starting with `-` is better when lower."""
+    """Validation score by which the best checkpoint is kept; `-` before its name: lower is better. A project file that
+    does not say gets its task's main score."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Measurements without a better score after which training stops; 0 never stops early."""
     save_every_s: Annotated[float, Field(gt=0.0)] = 60.0

@@ -86,10 +86,8 @@ class Tree:
         at, value_there = path[:-1], self.value
         for depth, step in enumerate(path):
             if isinstance(value_there, list):
-                if not (isinstance(step, str) and step.isdecimal() and len(step) < 10 and int(step) < len(value_there)):
-                    raise LookupError(f"{dotted(path[:depth])} is a list of {len(value_there)}")
-                step = int(step)
-                path = (*path[:depth], step, *path[depth + 1 :])
+                if not (isinstance(step, int) and step < len(value_there)):
+                    raise LookupError(f"{dotted(path[:depth])} is a list of {len(value_there)}, counted from 0")
             elif not isinstance(value_there, dict):
                 raise LookupError(f"{dotted(path[:depth])} is {shown(value_there)}")
             if depth == len(at):

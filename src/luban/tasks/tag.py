@@ -48,6 +48,11 @@ class Options:
     """Tokens that neighbouring windows of a long row share, at least; a quarter of the window where that is more."""
 
 
+def scores(options: Options) -> tuple[str, ...]:
+    """Return the names of the scores that `Tag.score` gives, the main one first."""
+    return ("f1", "precision", "recall", "macro_f1")
+
+
 def make(options: Options, labels: Sequence[str]) -> Tag:
     """Return the task over these labels, the kinds of entity."""
     return Tag(options, tuple(labels))
