@@ -66,7 +66,7 @@ def tag_counts(gold: Sequence[Iterable[Span]], predictions: Sequence[Prediction]
         for part, entities in enumerate((wanted & answer, answer, wanted)):
             for _, _, label in entities:
                 counts[row, part, index[label]] += 1
-    return counts.reshape(len(gold), -1)
+    return counts.reshape(len(gold), 3 * len(labels))
 
 
 def tag_statistic(n_labels: int) -> Statistic:
@@ -101,7 +101,7 @@ def tag_scores(gold: Sequence[tuple[Span, ...]], predictions: Sequence[Predictio
     names = tag_labels(gold, predictions, labels)
     rows = Rows.group(tag_counts(gold, predictions, names))
     found = bootstrap(rows, tag_statistic(len(names)), resamples=RESAMPLES if intervals else 0)
-    _, given, right = rows.total().reshape(3, len(names)).sum(axis=1).astype(np.int64)
+    _, given, right = rows.total()[0].reshape(3, len(names)).sum(axis=1).astype(np.int64)
     scores: dict[str, Score] = {}
     for name in ("f1", "precision", "recall", "macro_f1"):
         n = int(given if name == "precision" else right)
