@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from luban.tasks import chain
 
 LENGTHS = st.lists(st.integers(0, 4), min_size=1, max_size=5)
@@ -32,7 +33,9 @@ def every_row(scores: np.ndarray, transitions: np.ndarray) -> dict[tuple[int, ..
     }
 
 
-def case(lengths: list[int], n_labels: int, seed: int, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def case(
+    lengths: list[int], n_labels: int, seed: int, spread: float = 2.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     n_tags = 1 + 2 * n_labels

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from luban.tasks import chain, crf
 
 
@@ -89,7 +90,8 @@ def test_equal_weights_change_nothing_and_a_weight_of_zero_silences_its_rows() -
 def test_smoothing_has_a_floor_and_punishes_certainty() -> None:
     _, targets, _, _ = batch(5, [4, 3])
     logits = torch.zeros((*targets.shape, 5)).scatter(2, targets.clamp(min=0).unsqueeze(2), 1.0)
-    losses = [crf.loss(logits * scale, targets, torch.zeros(5, 5), smoothing=0.1).item() for scale in (0.0, 4.0, 1000.0)]
+    steps = torch.zeros(5, 5)
+    losses = [crf.loss(logits * scale, targets, steps, smoothing=0.1).item() for scale in (0.0, 4.0, 1000.0)]
     assert losses[1] < losses[0] < losses[2]
     # Descent from anywhere stays above the floor: the smoothed target is a distribution over whole rows.
     free = torch.zeros((*targets.shape, 5), requires_grad=True)
