@@ -1,0 +1,145 @@
+"""The command `luban`: finds the one command that is asked for, imports it alone, and tells of every error clearly.
+
+click, not typer: typer imports pydantic for any option, a tenth of a second that `luban predict` would wait for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from luban.cli.show import Show
+from luban.errors import LubanError, did_you_mean
+
+COMMANDS = {
+    "init": "Look at a data file and write a project with advice.",
+    "check": "Look for everything wrong with data or project, before any training.",
+    "run": "Check, train, evaluate and export; goes on where it was stopped.",
+    "train": "Run up to the trained checkpoint.",
+    "evaluate": "Measure the model on test rows or on a data file.",
+    "export": "Run up to the sealed bundle.",
+    "predict": "Answer texts through a bundle.",
+    "bases": "List the pretrained bases that can be had here.",
+    "doctor": "Tell what this machine can do and what is missing.",
+}
+"""Name -> one line of help, in the order of use. A command's module is imported when it is asked for."""
+
+GOES_ON = frozenset({"run", "train", "evaluate", "export", "predict"})
+"""Commands that, stopped and typed again, go on from there."""
+
+
+class Commands(click.Group):
+    """The group of all commands, none of them imported before it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"luban.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one may have been meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"there is no command {args[0]!r}; {did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"luban {version('luban')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="`luban COMMAND --help` tells of one command.",
+)
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
+@click.pass_context
+def group(ctx: click.Context) -> None:
+    r"""Luban takes a labelled file to a small, fast, watched model in production.
+
+    \b
+    luban init reviews.csv --label sentiment
+    luban check
+    luban run
+    luban predict new.jsonl -o answers.jsonl
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; see `luban.errors.CODES` for those of errors."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _prepare()
+    show = Show()
+    try:
+        exit_code = _guarded(show, arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the answers has had enough. What is still buffered must not fail at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        exit_code = 1
+    return exit_code
+
+
+def _guarded(show: Show, arguments: list[str]) -> int:
+    from luban.cli.show import errors
+
+    try:
+        result: Any = group.main(arguments, prog_name="luban", standalone_mode=False, obj=show)
+    except click.ClickException as error:
+        return errors.tell_usage(show, error)
+    except (click.Abort, KeyboardInterrupt):
+        return errors.tell_interrupted(show, goes_on=bool(GOES_ON.intersection(arguments[:1])))
+    except LubanError as error:
+        return errors.tell(show, error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return errors.tell_system(show, error)
+    except ModuleNotFoundError as error:
+        return errors.tell_missing(show, error, arguments)
+    except Exception as error:
+        return errors.tell_unexpected(show, error, arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _prepare() -> None:
+    """Make the streams take any text, and keep other packages from writing between our lines."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # Answers are UTF-8 wherever a program reads them; a lone surrogate becomes an escape that JSON knows.
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

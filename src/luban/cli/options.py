@@ -1,0 +1,50 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from luban.cli.show import Show
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def output(function: F) -> F:
+    """Add `--json` and `-q/--quiet`, and hand the command its `show`."""
+    as_json = click.option(
+        "--json", is_flag=True, expose_value=False, callback=_json, is_eager=True,
+        help="Write results, progress and errors as JSON lines on stdout.",
+    )
+    quiet = click.option(
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_quiet, is_eager=True,
+        help="Show results and warnings, and no progress.",
+    )
+    return as_json(quiet(click.pass_obj(function)))  # type: ignore[return-value]
+
+
+def project(function: F) -> F:
+    """Add `-p/--project` and the settings that go before the file's, as `train.epochs=3`."""
+    file = click.option(
+        "-p", "--project", type=click.Path(path_type=Path), default="luban.yaml", show_default=True,
+        help="The project file, or its folder.",
+    )
+    overrides = click.argument("overrides", nargs=-1, metavar="[SETTING=VALUE]...")
+    return file(overrides(function))
+
+
+def threads(function: F) -> F:
+    """Add `--threads`."""
+    option = click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads to use; 0 uses every core.")
+    return option(function)
+
+
+def _json(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    ctx.ensure_object(Show).json |= wanted
+
+
+def _quiet(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    ctx.ensure_object(Show).quiet |= wanted

@@ -1,0 +1,32 @@
+"""`luban run`: check, train, evaluate, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from luban.cli import options
+from luban.cli.show import Show
+
+
+@click.command("run")
+@options.project
+@click.option("--force", multiple=True, metavar="STAGE", 
+              help="Do this stage again, though nothing changed. May be given several times.")
+@options.output
+def command(show: Show, project: Path, overrides: tuple[str, ...], force: tuple[str, ...]) -> None:
+    """Check, train, evaluate and export.
+
+    What is done already is not done again. Stop it anywhere and type it again: it goes on, to the same result.
+    """
+    from luban import stages
+    from luban.cli.show import results
+    from luban.project.load import load
+
+    loaded = load(project, overrides)
+    with show.progress() as on_progress:
+        ran = stages.run(loaded, force=force, on_progress=on_progress)
+    show.give("run", results.run_facts(ran), lambda: results.run(ran, show.out))
+    if ran.bundle is not None:
+        show.hint(f"luban predict FILE -o answers.jsonl{results.bundle_option(ran.bundle.folder)}")

@@ -1,0 +1,107 @@
+"""What a person or a program sees of a command: results on stdout, progress and errors on stderr.
+
+Three ways: a live display where stderr is a terminal, plain lines where it is not, JSON lines on stdout where they
+are asked for. rich is imported when something is first drawn, so that `luban predict` need not wait for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from luban.records import Progress
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from rich.console import Console, RenderableType
+
+UNWRAPPED = 400
+"""Width in columns of what is written to a file or a pipe: a line stays one line there, for grep."""
+
+
+@dataclass
+class Show:
+    """One command's way out."""
+
+    json: bool = False
+    """Write results, progress and errors as JSON lines on stdout."""
+    quiet: bool = False
+    """No progress."""
+
+    @cached_property
+    def out(self) -> Console:
+        """The console of results."""
+        return _console(sys.stdout)
+
+    @cached_property
+    def err(self) -> Console:
+        """The console of progress and errors."""
+        return _console(sys.stderr)
+
+    @contextmanager
+    def progress(self, *, beside_answers: bool = False) -> Iterator[Callable[[Progress], None]]:
+        """Yield what a stage calls with its progress, and draw it until the block ends.
+
+        Args:
+            beside_answers: the command writes answers on stdout meanwhile: nothing else goes there, and nothing is
+                drawn over them in a terminal.
+        """
+        from luban.cli.show import notices, progress
+
+        answers_on_screen = beside_answers and sys.stdout.isatty()
+        display: progress.Display
+        if self.quiet or answers_on_screen or (self.json and beside_answers):
+            display = progress.Silent(self.err)
+        elif self.json:
+            display = progress.JsonLines(self.emit)
+        elif sys.stderr.isatty() and not self.err.is_dumb_terminal:
+            display = progress.Live(self.err)
+        else:
+            display = progress.Lines(self.err)
+        with display, notices.heard(display):
+            yield display.update
+
+    def give(self, event: str, facts: Mapping[str, Any], draw: Callable[[], RenderableType]) -> None:
+        """Give a result: as one JSON line, or drawn for a person."""
+        if self.json:
+            self.emit(event, facts)
+        else:
+            self.print(draw())
+
+    def print(self, *drawn: RenderableType) -> None:
+        """Print to stdout; in a file or a pipe lines end where their text ends."""
+        if self.out.is_terminal:
+            self.out.print(*drawn, sep="\n")
+            return
+        with self.out.capture() as captured:
+            self.out.print(*drawn, sep="\n")
+        sys.stdout.writelines(line.rstrip() + "\n" for line in captured.get().splitlines())
+        sys.stdout.flush()
+
+    def emit(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Write one JSON line that says what it is, at once."""
+        from luban.cli.show.machine import line
+
+        sys.stdout.write(line({"event": event, **facts}) + "\n")
+        sys.stdout.flush()
+
+    def hint(self, text: str) -> None:
+        """Tell a person what to type next."""
+        if not self.json and not self.quiet:
+            from rich.text import Text
+
+            self.out.print(Text.assemble(("next: ", "dim"), (text, "bold")), soft_wrap=True)
+
+
+def _console(stream: TextIO) -> Console:
+    import os
+
+    from rich.console import Console
+
+    wide = None if stream.isatty() or os.environ.get("COLUMNS") else UNWRAPPED
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=wide, soft_wrap=False)

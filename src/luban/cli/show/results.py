@@ -1,0 +1,224 @@
+"""Results of the commands, drawn for a person and as facts for a program."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luban.cli.show import words
+from luban.records import Bundle, Report, Score
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+    from luban.models.facts import BaseListing
+    from luban.stages import InitResult, RunResult
+
+PROJECT = "luban.yaml"
+N_SCORES = 6
+"""How many of a report's scores stand in a summary; the report has them all."""
+
+
+def near(path: Path) -> str:
+    """Return a path as a user would type it here: relative where it lies under the working folder."""
+    real = path.resolve()
+    try:
+        return str(real.relative_to(Path.cwd().resolve()))
+    except ValueError:
+        return str(path)
+
+
+def project_option(path: Path) -> str:
+    """Return ` -p PATH` where a next command needs it to find the project."""
+    file = path / PROJECT if path.is_dir() else path
+    return "" if file.resolve() == Path(PROJECT).resolve() else f" -p {shlex.quote(near(file))}"
+
+
+def bundle_option(folder: Path) -> str:
+    """Return ` --bundle DIR` where a next command would not find the bundle by itself."""
+    return "" if folder.resolve().is_relative_to(Path("runs").resolve()) else f" --bundle {shlex.quote(near(folder))}"
+
+
+def init_facts(made: InitResult) -> dict[str, Any]:
+    """Return what `luban init` says to a program."""
+    return {"path": made.path, "name": made.project.name, "advice": made.advice}
+
+
+def init(made: InitResult, console: Console) -> RenderableType:
+    """Return the settings that were chosen, each with its reason."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from luban.project.write import scalar
+
+    table = _grid()
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold", max_width=None if console.width >= 100 else 28, style="cyan")
+    table.add_column(style="dim")
+    for advice in made.advice:
+        table.add_row(advice.path, words.safe(scalar(advice.value)), words.safe(advice.reason))
+    head = Text.assemble(("wrote ", "green"), (near(made.path), "bold"), ", every value with its reason:")
+    return Group(head, Text(), table, Text())
+
+
+def run_facts(ran: RunResult) -> dict[str, Any]:
+    """Return what `luban run` says to a program; the whole report is in its folder."""
+    return {
+        "folder": ran.folder,
+        "stages": ran.stages,
+        "report": None if ran.report is None else report_facts(ran.report),
+        "bundle": ran.bundle,
+        "findings": ran.findings,
+    }
+
+
+def report_facts(report: Report) -> dict[str, Any]:
+    """Return a report's headlines as JSON values."""
+    return {"name": report.name, "task": report.task, "scores": report.scores, "baselines": report.baselines,
+            "digests": report.digests}
+
+
+def run(ran: RunResult, console: Console) -> RenderableType:
+    """Return the summary of a run: what was done, how good it is, where things are."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(), _stages(ran, console)]
+    for finding in ran.findings:
+        if finding.verdict != "PASS":
+            style = "yellow" if finding.verdict == "WARN" else "red"
+            named = ((f"{finding.verdict} ", style), (f"{finding.what}: ", "bold"))
+            parts.append(Text.assemble(*named, words.safe(finding.message)))
+    if ran.report is not None:
+        parts += [Text(), report(ran.report, console)]
+    if where := places(ran.folder, ran.bundle):
+        parts += [Text(), _pairs(where)]
+    return Group(*parts, Text())
+
+
+def report(found: Report, console: Console) -> RenderableType:
+    """Return the scores with their intervals, and what the baselines reach beside them."""
+    from rich.console import Group
+    from rich.text import Text
+
+    table = _grid(header=True)
+    for column in ("score", "value", "95% interval"):
+        table.add_column(header=column, header_style="dim", no_wrap=True, justify="left")
+    # A narrow terminal has no room for all of them; the report has.
+    baselines = list(found.baselines)[: max((console.width - 46) // 10, 0)]
+    for name in baselines:
+        table.add_column(header=name, header_style="dim", no_wrap=True, justify="right")
+    shown = dict(list(found.scores.items())[:N_SCORES])
+    for name, score in shown.items():
+        beside = [_value(found.baselines[baseline].get(name)) for baseline in baselines]
+        table.add_row(Text(name, style="bold"), Text(_value(score), style="bold green"), _interval(score), *beside)
+    n = max((score.n for score in shown.values()), default=0)
+    more = len(found.scores) - len(shown)
+    foot = f"measured on {words.count(n)} rows" + (f"; the report has {more} more" if more > 0 else "")
+    return Group(table, Text(foot, style="dim"))
+
+
+def bases(listed: Sequence[BaseListing], console: Console, *, whole: bool) -> RenderableType:
+    """Return the bases as a table, or everything that is known of one."""
+    from rich.console import Group
+    from rich.text import Text
+
+    if whole or console.width < 60:
+        return Group(*(part for base in listed for part in (_base(base), Text())))
+    wide = console.width >= 110
+    table = _grid(header=True)
+    for column in ("base", "size", *(["parameters"] if wide else []), "languages", "licence", "here"):
+        right = column in ("size", "parameters")
+        table.add_column(header=column, header_style="dim", no_wrap=True, justify="right" if right else "left")
+    if wide:
+        table.add_column(header="good for", header_style="dim")
+    for base in listed:
+        row: list[RenderableType] = [Text(base.name, style="bold"), words.megabytes(base.size_mb)]
+        row += [f"{base.parameters / 1e6:.0f} M"] if wide else []
+        row += [_some(base.languages, 3 if wide else 2), base.licence, _here(base)]
+        if wide:
+            row.append(words.safe(base.good_for))
+        table.add_row(*row)
+    foot = "a base that is not here is fetched when a project first uses it; `luban bases NAME` tells more of one"
+    return Group(table, Text(), Text(foot, style="dim"))
+
+
+def _base(base: BaseListing) -> RenderableType:
+    facts = {
+        "base": base.name,
+        "what": base.what,
+        "size": f"{words.megabytes(base.size_mb)}, {words.count(base.parameters)} parameters",
+        "languages": ", ".join(base.languages),
+        "licence": base.licence,
+        "good for": base.good_for,
+        "not for": base.not_good_for,
+        "here": _here(base),
+    }
+    return _pairs({name: fact for name, fact in facts.items() if fact})
+
+
+def _here(base: BaseListing) -> str:
+    if base.missing:
+        return f"needs {', '.join(base.missing)}"
+    return "yes" if base.here else "no"
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _stages(ran: RunResult, console: Console) -> RenderableType:
+    from rich.text import Text
+
+    table = _grid(header=True)
+    for column in ("stage", "", "time", "memory"):
+        right = column in ("time", "memory")
+        table.add_column(header=column, header_style="dim", no_wrap=True, justify="right" if right else "left")
+    table.add_column(style="dim")
+    for stage in ran.stages:
+        skipped = stage.state == "skipped"
+        table.add_row(
+            Text(stage.name, style="bold"),
+            Text(stage.state, style="dim" if skipped else "green"),
+            "" if skipped else words.seconds(stage.seconds),
+            "" if skipped or not stage.peak_memory_mb else words.megabytes(stage.peak_memory_mb),
+            words.safe(stage.why),
+        )
+    return table
+
+
+def places(folder: Path, bundle: Bundle | None) -> dict[str, str]:
+    """Return what a user opens after a run -> its path as typed here."""
+    page = folder / "report.html"
+    found = {"report": near(page)} if page.is_file() else {}
+    if bundle is not None:
+        size_mb = sum(file.stat().st_size for file in bundle.folder.rglob("*") if file.is_file()) / 1e6
+        found["bundle"] = f"{near(bundle.folder)}  {words.megabytes(size_mb)}, {bundle.digest[:12]}"
+    return found
+
+
+def _pairs(facts: Mapping[str, str]) -> RenderableType:
+    table = _grid()
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fact in facts.items():
+        table.add_row(name, words.safe(fact))
+    return table
+
+
+def _grid(*, header: bool = False) -> Table:
+    from rich.table import Table
+
+    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=header)
+
+
+def _value(score: Score | None) -> str:
+    return "" if score is None else f"{score.value:.4f}"
+
+
+def _interval(score: Score) -> str:
+    return f"{score.low:.4f} to {score.high:.4f}"
+
