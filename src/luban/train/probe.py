@@ -1,0 +1,160 @@
+"""The linear probe: a logistic regression on the frozen base. A baseline, a judge of labels, and the start of the head.
+
+Starting the head from the probe's weights keeps the base's features from being torn up by the gradients of a random
+head (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution").
+
+Legend: N rows, W windows, T tokens, E examples of the probe (rows, or units), K outputs, D width of the base.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luban.models.windows import by_length, pad
+from luban.records import Encoded
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_EXAMPLES = 50_000
+"""Examples that a probe is fitted on, at most: more change a linear model little."""
+INVERSE_PENALTY = 1.0
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear layer over the base's features."""
+
+    weight: np.ndarray
+    """(K, D) float32."""
+    bias: np.ndarray
+    """(K,) float32."""
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Return (E, K) for features (E, D)."""
+        return features @ self.weight.T + self.bias  # type: ignore[no-any-return]
+
+
+def features(
+    body: torch.nn.Module,
+    rows: Encoded,
+    *,
+    pooling: str,
+    per_token: bool,
+    pad_id: int,
+    bf16: bool = False,
+    on_rows: Callable[[int], None] = lambda done: None,
+) -> np.ndarray:
+    """Return what a frozen base makes of windows: (W, D) pooled, or (units' first tokens, D) where `per_token`.
+
+    Args:
+        body: the base.
+        rows: W windows.
+        pooling: `mean` or `cls`.
+        per_token: one vector for every token at which a unit begins, in the order of the tokens.
+        pad_id: token id of padding.
+        bf16: use bf16 products.
+        on_rows: told after each batch how many windows are done.
+    """
+    import torch
+
+    from luban.models.heads import pool
+
+    body.eval()
+    device = next(body.parameters()).device
+    width = int(body.config.hidden_size)  # type: ignore[union-attr, arg-type]
+    first = np.flatnonzero(rows.units >= 0) if rows.units is not None else np.arange(0)
+    place = np.zeros(len(rows.ids), np.int64)
+    place[first] = np.arange(len(first))
+    out = np.zeros((len(first) if per_token else len(rows), width), np.float32)
+    plain = Encoded(rows.ids, rows.offsets, rows.rows, rows.n_rows)
+    done = 0
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        for windows in by_length(rows.lengths, max_rows=64, max_tokens=8192):
+            batch = {k: torch.from_numpy(v).to(device) for k, v in pad(plain, windows, pad_id).items()}
+            hidden = body(**batch).last_hidden_state.float()
+            if per_token:
+                assert rows.units is not None
+                steps = np.arange(hidden.shape[1])
+                real = steps[None, :] < rows.lengths[windows][:, None]
+                places = np.where(real, rows.offsets[windows][:, None] + steps[None, :], 0)
+                asked = real & (rows.units[places] >= 0)
+                out[place[places[asked]]] = hidden.cpu().numpy()[asked]
+            else:
+                out[windows] = pool(hidden, batch["attention_mask"], pooling).cpu().numpy()
+            done += len(windows)
+            on_rows(done)
+    return out
+
+
+def fit(x: np.ndarray, targets: np.ndarray, n_outputs: int, *, seed: int) -> Probe:
+    """Fit the probe.
+
+    Args:
+        x: (E, D) features.
+        targets: (E,) int64 classes, or (E, K) zeros and ones.
+        n_outputs: K; classes that no example has get a small weight.
+        seed: start of the random numbers that choose examples where there are too many.
+    """
+    if len(x) > MAX_EXAMPLES:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(x), MAX_EXAMPLES, replace=False))
+        x, targets = x[chosen], targets[chosen]
+    mean, spread = x.mean(0), x.std(0) + 1e-6
+    scaled = (x - mean) / spread
+    if targets.ndim == 2:
+        parts = [_binary(scaled, targets[:, k]) for k in range(n_outputs)]
+        weight, bias = np.stack([w for w, _ in parts]), np.array([b for _, b in parts])
+    else:
+        weight, bias = _multinomial(scaled, targets, n_outputs)
+    weight = weight / spread
+    return Probe(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32))
+
+
+def out_of_fold(x: np.ndarray, targets: np.ndarray, n_outputs: int, *, seed: int) -> np.ndarray:
+    """Return logits (E, K) of each example by a probe that was fitted without it."""
+    order = np.random.default_rng(seed).permutation(len(x))
+    fold = np.zeros(len(x), np.int64)
+    fold[order] = np.arange(len(x)) % FOLDS
+    out = np.zeros((len(x), n_outputs), np.float32)
+    for held in range(FOLDS):
+        inside = fold == held
+        if inside.any() and not inside.all():
+            out[inside] = fit(x[~inside], targets[~inside], n_outputs, seed=seed).logits(x[inside])
+    return out
+
+
+def _multinomial(x: np.ndarray, targets: np.ndarray, n_outputs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights (K, D) and biases (K,) in the scale of x."""
+    weight, bias = np.zeros((n_outputs, x.shape[1])), np.full(n_outputs, -10.0)
+    present = np.unique(targets)
+    if len(present) == 1:
+        bias[present] = 0.0
+        return weight, bias
+    model = _regression().fit(x, targets)
+    if len(present) == 2:  # the library keeps one row for two classes
+        weight[present] = np.stack([-model.coef_[0] / 2, model.coef_[0] / 2])
+        bias[present] = [-model.intercept_[0] / 2, model.intercept_[0] / 2]
+    else:
+        weight[present], bias[present] = model.coef_, model.intercept_
+    return weight, bias
+
+
+def _binary(x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
+    if targets.min() == targets.max():
+        return np.zeros(x.shape[1]), 4.0 if targets.max() else -4.0
+    model = _regression().fit(x, targets > 0.5)
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def _regression() -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    warnings.simplefilter("ignore", ConvergenceWarning)  # a probe need not be at the optimum's last digit
+    return LogisticRegression(C=INVERSE_PENALTY, max_iter=60, tol=1e-3)
