@@ -66,7 +66,9 @@ class LubanError(Exception):
 class _Problems(LubanError):
     """An error that carries every problem found in one file."""
 
-    def __init__(self, problems: Sequence[Problem], *, source: str = "", hint: str = "", total: int | None = None) -> None:
+    def __init__(
+        self, problems: Sequence[Problem], *, source: str = "", hint: str = "", total: int | None = None
+    ) -> None:
         self.problems = tuple(problems)
         self.source = source
         self.total = len(self.problems) if total is None else total

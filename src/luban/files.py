@@ -15,10 +15,11 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, indented for reading, whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(path, _readable_json(value))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,7 +82,6 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a crash leaves the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as aside:
         aside.write_bytes(data)
 
@@ -89,17 +89,17 @@ def write_bytes(path: Path, data: bytes) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path to write to; on success it takes the place of `path`, on failure it is removed."""
-    handle, name = tempfile.mkstemp(prefix=f"{_ASIDE}{path.name}-", dir=path.parent)
-    os.close(handle)
-    aside = Path(name)
+    _make_folder(path.parent)
+    aside = _beside(path)
+    aside.touch(exist_ok=False)
     try:
         yield aside
-        aside.chmod(0o666 & ~_umask())
         _flush(aside)
         aside.replace(path)
-        _flush(path.parent)
-    finally:
+    except BaseException:
         aside.unlink(missing_ok=True)
+        raise
+    _flush(path.parent)
 
 
 @contextmanager
@@ -108,39 +108,40 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Args:
         path: where the folder will be.
-        replace: exchange it with a folder that is there already, which is then removed.
+        replace: exchange it with what is there already, which is then removed.
 
     Raises:
         Conflict: `path` is there and `replace` is False.
     """
-    if path.exists() and not replace:
-        raise Conflict(f"{path} is there already", hint="choose another name, or remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f"{_ASIDE}{path.name}-", dir=path.parent))
+    taken = Conflict(f"{path} is there already", hint="choose another name, or remove it")
+    if not replace and os.path.lexists(path):
+        raise taken
+    _make_folder(path.parent)
+    aside = _beside(path)
+    aside.mkdir()
     try:
         yield aside
-        aside.chmod(0o777 & ~_umask())
         for part in sorted(aside.rglob("*")):
             _flush(part)
         _flush(aside)
-        if path.exists():
+        try:
+            _rename(aside, path, _NO_REPLACE)
+        except FileExistsError:
             if not replace:
-                raise Conflict(f"{path} was made by another process meanwhile", hint="choose another name")
+                raise taken from None
             _exchange(aside, path)
-        else:
-            aside.rename(path)
-        _flush(path.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    except BaseException:
+        _remove(aside)
+        raise
+    # What was replaced goes only after the rename is on the disk: were that undone, it would be needed.
+    _flush(path.parent)
+    _remove(aside)
 
 
 def sweep(folder: Path, name: str = "") -> None:
     """Remove what killed writers left aside in `folder`: all of it, or what was to become `name`."""
     for path in folder.glob(f"{_ASIDE}{glob.escape(name)}-????????" if name else f"{_ASIDE}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
 
 
 @contextmanager
@@ -150,11 +151,11 @@ def only_one(path: Path, what: str) -> Iterator[None]:
     Raises:
         Conflict: another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise Conflict(f"another process is at work on {what}", hint="wait for it, or end it") from error
         yield
 
@@ -164,7 +165,12 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> str:
 
     Returns:
         The digest: 64 hexadecimal digits that are equal for equal contents and facts.
+
+    Raises:
+        ValueError: a fact has the name of something that the manifest itself says.
     """
+    if reserved := {"format", "files", "digest"} & set(facts):
+        raise ValueError(f"{min(reserved)!r} is the manifest's own: name the fact otherwise")
     files = {
         name: {"bytes": path.stat().st_size, "sha256": digest_file(path)}
         for name, path in sorted(_files(folder).items())
@@ -192,9 +198,10 @@ def verify(folder: Path) -> dict[str, Any]:
     body = {key: value for key, value in manifest.items() if key != "digest"}
     try:
         digest = digest_json(body)
-    except ValueError as error:
+        whole = (folder / MANIFEST).read_bytes() == _readable_json(manifest)
+    except (ValueError, RecursionError) as error:
         raise CorruptBundle(f"{folder / MANIFEST} holds what no manifest does: {error}", hint=mend) from error
-    if manifest.get("digest") != digest:
+    if manifest.get("digest") != digest or not whole:
         raise CorruptBundle(f"{folder / MANIFEST} was changed: its digest does not match", hint=mend)
     if manifest.get("format") != MANIFEST_FORMAT:
         raise CorruptBundle(
@@ -208,7 +215,7 @@ def verify(folder: Path) -> dict[str, Any]:
             raise CorruptBundle(f"{folder / name} is missing", hint=mend)
         if not isinstance(noted, dict) or not _HEX_DIGEST.fullmatch(str(noted.get("sha256"))):
             raise CorruptBundle(f"{folder / MANIFEST} has no digest for {name}", hint=mend)
-        if path.is_symlink() or path.stat().st_size != noted.get("bytes") or digest_file(path) != noted["sha256"]:
+        if not _is_plain(path) or path.stat().st_size != noted.get("bytes") or digest_file(path) != noted["sha256"]:
             raise CorruptBundle(f"{path} was changed: its contents do not match {MANIFEST}", hint=mend)
     present.pop(MANIFEST, None)
     if present:
@@ -217,7 +224,45 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+    """Return the path below a folder -> the file, for all that is no folder."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
+def _is_plain(path: Path) -> bool:
+    """Return whether a path is a file itself: no link, pipe or device, which could answer differently each time."""
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _readable_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _beside(path: Path) -> Path:
+    """Return a fresh name in the same folder, for what is not yet whole; `sweep` knows it."""
+    return path.with_name(f"{_ASIDE}{path.name}-{secrets.token_hex(4)}")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each on the disk before anything stands in it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    _flush(folder.parent)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder as far as can be; `sweep` finds what is left."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -229,24 +274,46 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+_AT_CWD, _NO_REPLACE, _EXCHANGE = -100, 1, 2
+_UNKNOWN_TO_SYSTEM = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+
+def _rename(old: Path, new: Path, how: int) -> None:
+    """Rename in one step with Linux's renameat2; where there is none, as nearly so as can be.
+
+    Args:
+        old: what is renamed.
+        new: what it is called then.
+        how: `_NO_REPLACE` fails where `new` is there; `_EXCHANGE` swaps the two, so that `new` is never absent.
+
+    Raises:
+        FileExistsError: `new` is there, for `_NO_REPLACE`.
+        NotImplementedError: the system can't exchange.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    if hasattr(library, "renameat2"):
+        if library.renameat2(_AT_CWD, os.fsencode(old), _AT_CWD, os.fsencode(new), how) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in _UNKNOWN_TO_SYSTEM:
+            raise OSError(code, os.strerror(code), str(new))
+    if how == _EXCHANGE:
+        raise NotImplementedError
+    if os.path.lexists(new):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
+    old.rename(new)
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Swap two folders in one step where the system can (Linux renameat2), so that `old` is never absent."""
-    at_cwd, exchange = -100, 2
-    library = ctypes.CDLL(None, use_errno=True)
-    if hasattr(library, "renameat2"):
-        done = library.renameat2(at_cwd, os.fsencode(new), at_cwd, os.fsencode(old), exchange)
-        if done == 0:
-            return
-        code = ctypes.get_errno()
-        if code not in (errno.ENOSYS, errno.EINVAL):
-            raise OSError(code, os.strerror(code), str(old))
-    spare = Path(tempfile.mkdtemp(prefix=f"{_ASIDE}old-", dir=old.parent))
-    old.rename(spare / "old")
-    new.rename(old)
-    shutil.rmtree(spare, ignore_errors=True)
+    """Put `new` in the place of `old`, and `old` in its."""
+    try:
+        _rename(new, old, _EXCHANGE)
+    except NotImplementedError:
+        spare = _beside(old)
+        old.rename(spare)
+        try:
+            new.rename(old)
+        except BaseException:
+            spare.rename(old)
+            raise
+        spare.rename(new)
