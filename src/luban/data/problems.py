@@ -19,6 +19,16 @@ def shorten(value: object, at_most: int = 60) -> str:
     return text if len(text) <= at_most else f"{text[: at_most - 3]}..."
 
 
+class Misfit(ValueError):
+    """A value that can't be used: `got`, `wanted` and `hint` as messages say them."""
+
+    def __init__(self, got: str, wanted: str, hint: str = "") -> None:
+        super().__init__(got)
+        self.got = got
+        self.wanted = wanted
+        self.hint = hint
+
+
 @dataclass
 class Faults:
     """The problems of one file."""
@@ -44,7 +54,8 @@ class Faults:
 
     def error(self) -> DataError:
         """Return the error that tells of them all."""
-        return DataError(self.shown, source=self.source, total=self.total)
+        shown = sorted(self.shown, key=lambda problem: problem.line or 0)
+        return DataError(shown, source=self.source, total=self.total)
 
     def stop(self) -> None:
         """Raise DataError where there is any problem."""
