@@ -36,6 +36,15 @@ def project(function: F) -> F:
     return file(overrides(function))
 
 
+def force(function: F) -> F:
+    """Add `--force STAGE`, as often as wanted."""
+    option = click.option(
+        "--force", multiple=True, metavar="STAGE",
+        help="Do this stage again, though nothing changed. May be given several times.",
+    )
+    return option(function)
+
+
 def threads(function: F) -> F:
     """Add `--threads`."""
     option = click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads to use; 0 uses every core.")

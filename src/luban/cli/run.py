@@ -12,8 +12,7 @@ from luban.cli.show import Show
 
 @click.command("run")
 @options.project
-@click.option("--force", multiple=True, metavar="STAGE", 
-              help="Do this stage again, though nothing changed. May be given several times.")
+@options.force
 @options.output
 def command(show: Show, project: Path, overrides: tuple[str, ...], force: tuple[str, ...]) -> None:
     """Check, train, evaluate and export.

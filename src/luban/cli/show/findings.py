@@ -34,8 +34,7 @@ def draw(findings: Sequence[Finding], console: Console) -> RenderableType:
         for example in finding.examples:
             row = Text(f"\n  {words.safe(example)}", style="dim")
             # Beside two other columns; a row that is cut is still found by its number.
-            row.truncate(max(console.width - (24 if narrow else 36), 20) * (1 if console.is_terminal else 8),
-                         overflow="ellipsis")
+            row.truncate(max(console.width - (24 if narrow else 36), 12), overflow="ellipsis")
             said.append_text(row)
         if finding.mend and finding.verdict != "PASS":
             said.append_text(Text.assemble(("\nfix: ", "cyan"), words.safe(finding.mend, lines=True)))

@@ -161,7 +161,7 @@ class Live:
         self._best: Step | None = None
         self._spinner = Spinner("line" if console.options.ascii_only else "dots", style="cyan")
         self._live = RichLive(
-            console=console, get_renderable=self._draw, refresh_per_second=5, transient=True, vertical_overflow="crop"
+            console=console, get_renderable=self.draw, refresh_per_second=5, transient=True, vertical_overflow="crop"
         )
 
     def __enter__(self) -> Self:
@@ -227,7 +227,8 @@ class Live:
         line.truncate(self._console.width, overflow="ellipsis")
         return line
 
-    def _draw(self) -> RenderableType:
+    def draw(self) -> RenderableType:
+        """Return what moves at the foot of the terminal now: a bar with rate and time left, and a line beneath."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
