@@ -16,6 +16,7 @@ from luban.models.heads import TokenHead
 from luban.tasks.chain import allowed
 
 _FORBIDDEN = -1e4
+_GAIN = 10.0
 
 
 class CrfHead(TokenHead):
@@ -23,7 +24,16 @@ class CrfHead(TokenHead):
 
     def __init__(self, width: int, n_outputs: int, *, dropout: float) -> None:
         super().__init__(width, n_outputs, dropout=dropout)
-        self.transitions = nn.Parameter(torch.zeros(n_outputs, n_outputs))
+        self.steps = nn.Parameter(torch.zeros(n_outputs, n_outputs))
+
+    @property
+    def transitions(self) -> torch.Tensor:
+        """(K, K) scores from -> to.
+
+        They are ten times the parameter: scores of several units would hardly get off the ground at a learning rate
+        that suits a layer's weights, which are far below 1.
+        """
+        return self.steps * _GAIN
 
 
 def negative_log_likelihood(

@@ -20,6 +20,7 @@ from luban.data.units import join, locate, split
 from luban.errors import DataError, Problem, did_you_mean
 from luban.metrics import calibrate as calibration_metrics
 from luban.metrics.tag import tag_scores
+from luban.models.windows import IGNORED
 from luban.records import Calibration, Encoded, Prediction, Score, Span
 from luban.tasks import chain
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 Frame = tuple[str, list[tuple[int, int]]]
 """A row's text, and where its units stand in it."""
-IGNORED = -100
 _MAX_PROBLEMS = 20
 _FIT_ROWS = 2000
 
@@ -160,8 +160,10 @@ class Tag:
         """Return the transitions of a conditional random field, (K, K) from -> to; nothing for a plain head."""
         if not self.options.crf:
             return {}
-        transitions: torch.Tensor = head.get_parameter("transitions")
-        return {"transitions": transitions.detach().double().cpu().tolist()}
+        from luban.tasks.crf import CrfHead
+
+        assert isinstance(head, CrfHead)
+        return {"transitions": head.transitions.detach().double().cpu().tolist()}
 
     def gold(self, table: pa.Table) -> list[tuple[Span, ...]]:
         """Return each row's entities."""

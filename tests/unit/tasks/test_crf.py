@@ -116,4 +116,6 @@ def test_a_batch_with_nothing_asked_costs_nothing() -> None:
 def test_the_head_answers_every_token_and_carries_transitions() -> None:
     head = crf.CrfHead(8, 5, dropout=0.0)
     assert head(torch.zeros(2, 3, 8), torch.ones(2, 3)).shape == (2, 3, 5)
-    assert set(dict(head.named_parameters())) == {"transitions", "output.weight", "output.bias"}
+    assert head.transitions.shape == (5, 5)
+    crf.loss(torch.randn(1, 3, 5), torch.tensor([[0, 1, 2]]), head.transitions).backward()
+    assert head.steps.grad is not None and bool((head.steps.grad != 0).any())
