@@ -1,1 +1,144 @@
-"""Luban: from a labelled file to a small, fast, watched model in production."""
+"""Luban: from a labelled file to a small, fast, watched model in production.
+
+>>> import luban
+>>> engine = luban.load("runs/bank-intents/bundle")
+>>> engine.predict(["Where is my card?"])[0].label
+'card_arrival'
+
+Names are imported when they are first used, so that `import luban` costs little, and a bundle answers without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from luban.bundle.engine import Engine
+    from luban.errors import (
+        BadRequest,
+        BelowGate,
+        Conflict,
+        CorruptBundle,
+        DataError,
+        DeadlineExceeded,
+        Diverged,
+        GateError,
+        LubanError,
+        MissingExtra,
+        NotFound,
+        OutOfMemory,
+        Overloaded,
+        ParityFailed,
+        PluginError,
+        Problem,
+        ProjectError,
+        RegistryError,
+        ServeError,
+        TrainError,
+        UnknownPlugin,
+    )
+    from luban.records import Finding, Prediction, Progress, Report, Score, Span, Step
+    from luban.stages import check, export, init, predict_file, run
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "luban.bundle.engine": ("Engine",),
+    "luban.errors": (
+        "BadRequest",
+        "BelowGate",
+        "Conflict",
+        "CorruptBundle",
+        "DataError",
+        "DeadlineExceeded",
+        "Diverged",
+        "GateError",
+        "LubanError",
+        "MissingExtra",
+        "NotFound",
+        "OutOfMemory",
+        "Overloaded",
+        "ParityFailed",
+        "PluginError",
+        "Problem",
+        "ProjectError",
+        "RegistryError",
+        "ServeError",
+        "TrainError",
+        "UnknownPlugin",
+    ),
+    "luban.records": ("Finding", "Prediction", "Progress", "Report", "Score", "Span", "Step"),
+    "luban.stages": ("check", "export", "init", "predict_file", "run"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BadRequest",
+    "BelowGate",
+    "Conflict",
+    "CorruptBundle",
+    "DataError",
+    "DeadlineExceeded",
+    "Diverged",
+    "Engine",
+    "Finding",
+    "GateError",
+    "LubanError",
+    "MissingExtra",
+    "NotFound",
+    "OutOfMemory",
+    "Overloaded",
+    "ParityFailed",
+    "PluginError",
+    "Prediction",
+    "Problem",
+    "Progress",
+    "ProjectError",
+    "RegistryError",
+    "Report",
+    "Score",
+    "ServeError",
+    "Span",
+    "Step",
+    "TrainError",
+    "UnknownPlugin",
+    "__version__",
+    "check",
+    "export",
+    "init",
+    "load",
+    "predict_file",
+    "run",
+]
+
+
+def load(bundle: str | os.PathLike[str], *, threads: int = 0) -> Engine:
+    """Open a bundle.
+
+    Args:
+        bundle: the sealed folder, e.g. `runs/bank-intents/bundle`.
+        threads: threads of the matrix products; 0 uses every core.
+
+    Raises:
+        NotFound: there is no bundle.
+        CorruptBundle: a file of it is missing, added or changed; the message names it.
+    """
+    from pathlib import Path
+
+    from luban.bundle.engine import Engine
+
+    return Engine.open(Path(bundle), threads=threads)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'luban' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

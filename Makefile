@@ -1,0 +1,61 @@
+# Every target does its own set-up: a virtual environment in .venv, and the pinned packages from PyPI.
+#   make demo      English reviews: init, check, run, predict, and a report     make demo-zh   the same in Chinese
+#   make test      all tests                                                    make check     style and types
+#   make docs      reference pages out of the docstrings                        make bench     side-by-side measurements
+# Another Python:  make PYTHON=python3.12 test        Some tests:  make test TESTS="tests/unit/project -x"
+
+PYTHON ?= python3
+VENV ?= .venv
+TESTS ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help setup demo demo-zh test check format docs bench constraints clean
+
+help:
+	@sed -n 's/^#//p' Makefile | head -5
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Luban needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo not there)."; \
+	  echo "Name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing Luban and its pinned packages into $(VENV) (torch is large: the first time takes minutes) ..."
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	@touch $@
+
+test: $(READY)
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py en
+
+demo-zh: $(READY)
+	$(BIN)/python examples/demo.py zh
+
+docs: $(READY)
+	$(BIN)/python docs/reference.py
+
+bench: $(READY)
+	$(BIN)/python bench/run.py
+
+# Pins what is installed now; look at the difference before committing it.
+constraints: $(READY)
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
