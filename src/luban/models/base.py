@@ -21,11 +21,13 @@ from luban.models.facts import BaseFacts, BaseFolder, BaseListing, describe
 from luban.records import Progress
 
 __all__ = [
-    "BaseFacts", "BaseFolder", "BaseListing", "bases", "body_from_config", "body_to_json", "embeddings", "find", "layers",
-    "load_body", "words",
+    "BaseFacts", "BaseFolder", "BaseListing", "bases", "body_from_config", "body_to_json", "embeddings", "find",
+    "layers", "load_body", "words",
 ]  # fmt: skip
 
-_HUB_ID = re.compile(r"(?:(?P<hub>hf|ms):)?(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+_HUB_ID = re.compile(
+    r"(?:(?P<hub>hf|ms):)?(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII
+)
 
 
 def bases() -> list[BaseListing]:
@@ -45,7 +47,7 @@ def find(
         on_progress: told about downloads.
 
     Raises:
-        ProjectError: there is no such base, or it holds no safetensors, tokeniser or configuration; names every problem.
+        ProjectError: there is no such base, or it lacks safetensors, tokeniser or configuration; names every problem.
         Conflict: the lock pins a revision that can't be had any more.
         LubanError: no network, a download that is not what was pinned, a full disk.
     """
@@ -58,9 +60,9 @@ def find(
         return BaseFolder(folder.resolve(), describe(folder, base))
     if hub is None or (hub["hub"] is None and base.startswith(".")):
         raise _unknown(base, folder)
-    from luban.models.hub import fetch
+    from luban.models import hub as hubs
 
-    return fetch(hub["hub"] or "hf", hub["id"], hub["revision"], pinned=revision, on_progress=on_progress)
+    return hubs.fetch(hub["hub"] or "hf", hub["id"], hub["revision"], pinned=revision, on_progress=on_progress)
 
 
 def _packaged(name: str, revision: str | None, on_progress: Callable[[Progress], None] | None) -> BaseFolder:

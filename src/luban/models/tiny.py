@@ -111,7 +111,8 @@ def _weights(tokens: int, layers: int, width: int, positions: int, seed: int) ->
     inner = 4 * width
 
     def matrix(rows: int, columns: int) -> np.ndarray:
-        return (random.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float32)
+        drawn: np.ndarray = (random.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float32)
+        return drawn
 
     def linear(name: str, rows: int, columns: int) -> dict[str, np.ndarray]:
         return {f"{name}.weight": matrix(rows, columns), f"{name}.bias": np.zeros(rows, np.float32)}

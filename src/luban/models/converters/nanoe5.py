@@ -114,5 +114,7 @@ def tensors(file: E5File) -> dict[str, np.ndarray]:
             source, to = f"l{layer}.{short}", f"encoder.layer.{layer}.{name}"
             rows, columns = shapes.get(short, (width, width))
             found[f"{to}.bias"] = file.fp32(f"{source}.b", rows)
-            found[f"{to}.weight"] = file.fp32(f"{source}.w", rows) if short in NORMS else file.q4(f"{source}.w", rows, columns)
+            found[f"{to}.weight"] = (
+                file.fp32(f"{source}.w", rows) if short in NORMS else file.q4(f"{source}.w", rows, columns)
+            )
     return {name: np.ascontiguousarray(array, np.float32) for name, array in found.items()}
