@@ -16,11 +16,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 def output(function: F) -> F:
     """Add `--json` and `-q/--quiet`, and hand the command its `show`."""
     as_json = click.option(
-        "--json", is_flag=True, expose_value=False, callback=_json, is_eager=True,
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_json,
+        is_eager=True,
         help="Write results, progress and errors as JSON lines on stdout.",
     )
     quiet = click.option(
-        "-q", "--quiet", is_flag=True, expose_value=False, callback=_quiet, is_eager=True,
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_quiet,
+        is_eager=True,
         help="Show results and warnings, and no progress.",
     )
     return as_json(quiet(click.pass_obj(function)))  # type: ignore[return-value]
@@ -29,7 +38,11 @@ def output(function: F) -> F:
 def project(function: F) -> F:
     """Add `-p/--project` and the settings that go before the file's, as `train.epochs=3`."""
     file = click.option(
-        "-p", "--project", type=click.Path(path_type=Path), default="luban.yaml", show_default=True,
+        "-p",
+        "--project",
+        type=click.Path(path_type=Path),
+        default="luban.yaml",
+        show_default=True,
         help="The project file, or its folder.",
     )
     overrides = click.argument("overrides", nargs=-1, metavar="[SETTING=VALUE]...")
@@ -39,7 +52,9 @@ def project(function: F) -> F:
 def force(function: F) -> F:
     """Add `--force STAGE`, as often as wanted."""
     option = click.option(
-        "--force", multiple=True, metavar="STAGE",
+        "--force",
+        multiple=True,
+        metavar="STAGE",
         help="Do this stage again, though nothing changed. May be given several times.",
     )
     return option(function)

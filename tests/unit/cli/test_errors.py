@@ -35,8 +35,16 @@ def test_every_problem_is_told_with_place_line_and_mend(capsys: pytest.CaptureFi
     ]
 
 
-@pytest.mark.parametrize("error", [LubanError("a"), DataError(PROBLEMS), MissingExtra("a"), CorruptBundle("a"),
-                                   BelowGate("a", measured=0.8, allowed=0.9)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        LubanError("a"),
+        DataError(PROBLEMS),
+        MissingExtra("a"),
+        CorruptBundle("a"),
+        BelowGate("a", measured=0.8, allowed=0.9),
+    ],
+)
 def test_exit_codes_are_those_of_the_table(error: LubanError, capsys: pytest.CaptureFixture[str]) -> None:
     assert errors.tell(Show(), error) == codes(error).exit
     assert errors.tell(Show(json=True), error) == codes(error).exit
@@ -95,8 +103,9 @@ def test_what_nobody_foresaw_is_written_down_for_its_user_alone(
     assert "我的卡" in text
 
 
-def test_no_place_to_write_to_hides_no_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-                                             tmp_path: Path) -> None:
+def test_no_place_to_write_to_hides_no_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     assert errors.tell_unexpected(Show(), RuntimeError("a tensor is lost"), []) == 1
     assert "a tensor is lost" in capsys.readouterr().err

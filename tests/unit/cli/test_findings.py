@@ -14,8 +14,14 @@ from luban.records import Finding
 FOUND = [
     Finding("schema", "PASS", "12,000 rows, 77 labels", mend="never shown"),
     Finding(
-        "near duplicates", "WARN", "34 rows repeat others nearly", mend="keep one of each",
-        examples=("row 17: 我的卡还没到，请问什么时候能到？我已经等了两个星期了，客服一直说在路上，可是什么都没有收到", "row 803: a\x1b[31mb\nc"),
+        "near duplicates",
+        "WARN",
+        "34 rows repeat others nearly",
+        mend="keep one of each",
+        examples=(
+            "row 17: 我的卡还没到，请问什么时候能到？我已经等了两个星期了，客服一直说在路上，可是什么都没有收到",
+            "row 803: a\x1b[31mb\nc",
+        ),
     ),
     Finding("labels", "FAIL", "2 rows have no label", mend="give them one", examples=("row 5: ''",)),
 ]
@@ -23,8 +29,16 @@ FOUND = [
 
 def lines(width: int, *, color: bool = False, encoding: str = "utf-8") -> list[str]:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")
-    to = Console(file=stream, width=width, color_system="standard" if color else None, force_terminal=color or None,
-                 markup=False, emoji=False, highlight=False, _environ={})
+    to = Console(
+        file=stream,
+        width=width,
+        color_system="standard" if color else None,
+        force_terminal=color or None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        _environ={},
+    )
     to.print(findings.draw(FOUND, to))
     stream.seek(0)
     return [line.rstrip() for line in stream.read().splitlines()]

@@ -16,7 +16,11 @@ def test_records_become_json() -> None:
     facts = {"share": np.float32(0.5), "rows": np.array([1, 2])}
     finding = Finding("labels", "WARN", "2 rows", examples=("行 5",), facts=facts)
     assert json.loads(machine.line(finding)) == {
-        "what": "labels", "verdict": "WARN", "message": "2 rows", "mend": "", "examples": ["行 5"],
+        "what": "labels",
+        "verdict": "WARN",
+        "message": "2 rows",
+        "mend": "",
+        "examples": ["行 5"],
         "facts": {"share": 0.5, "rows": [1, 2]},
     }
     prediction = Prediction(("a",), LabelScores(("a", "b"), np.array([0.75, 0.25])), (Span(0, 2, "LOC", "北京", 0.5),))

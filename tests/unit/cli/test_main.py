@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -21,8 +20,16 @@ FOLDER = Path(luban.cli.__file__).parent
 
 
 def luban_process(*arguments: str, cwd: Path, **given: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "luban.cli.main", *arguments], cwd=cwd, text=True, encoding="utf-8",
-                          capture_output=True, timeout=60, check=False, **given)  # type: ignore[call-overload]
+    return subprocess.run(
+        [sys.executable, "-m", "luban.cli.main", *arguments],
+        cwd=cwd,
+        text=True,
+        encoding="utf-8",
+        capture_output=True,
+        timeout=60,
+        check=False,
+        **given,
+    )  # type: ignore[call-overload]
 
 
 def test_every_command_has_a_file_and_every_file_a_command() -> None:
@@ -69,7 +76,7 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"luban {version('luban')}\n"
+    assert capsys.readouterr().out == f"luban {luban.__version__}\n"
 
 
 def test_a_typo_offers_the_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,8 +116,14 @@ def test_a_reader_who_leaves_early_is_no_error(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run([sys.executable, "-m", "luban.cli.main", "--help"], cwd=tmp_path, stdout=writer,
-                              stderr=subprocess.PIPE, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "luban.cli.main", "--help"],
+            cwd=tmp_path,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
     finally:
         os.close(writer)
     assert done.stderr == b""

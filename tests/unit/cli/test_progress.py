@@ -27,8 +27,16 @@ class Clock:
 
 def step(number: int, n_steps: int = 100, **given: Any) -> Step:
     values: dict[str, Any] = {
-        "step": number, "n_steps": n_steps, "epoch": number / 50, "loss": 0.5, "learning_rate": 2e-4, "grad_norm": 1.0,
-        "examples_per_s": 1820.3, "tokens_per_s": 20_000.0, "left_s": float(n_steps - number), **given,
+        "step": number,
+        "n_steps": n_steps,
+        "epoch": number / 50,
+        "loss": 0.5,
+        "learning_rate": 2e-4,
+        "grad_norm": 1.0,
+        "examples_per_s": 1820.3,
+        "tokens_per_s": 20_000.0,
+        "left_s": float(n_steps - number),
+        **given,
     }
     return Step(**values)
 
@@ -85,7 +93,10 @@ def test_each_new_message_is_a_line_and_the_end_is_told_once() -> None:
     ):
         display.update(news)
     assert stream.getvalue().splitlines() == [
-        "export: writing the graph", "export: comparing with torch", "evaluate: 3/3 rows 100%", "seal: begins",
+        "export: writing the graph",
+        "export: comparing with torch",
+        "evaluate: 3/3 rows 100%",
+        "seal: begins",
     ]
 
 

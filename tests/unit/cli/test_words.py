@@ -30,8 +30,18 @@ def test_lines_are_kept_where_they_are_wanted() -> None:
 
 @pytest.mark.parametrize(
     ("length_s", "shown"),
-    [(-1, "0.0 s"), (0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1:00"), (185, "3:05"),
-     (3_723, "1:02:03"), (86_400, "1 day 0:00:00"), (183_605, "2 days 3:00:05")],
+    [
+        (-1, "0.0 s"),
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1:00"),
+        (185, "3:05"),
+        (3_723, "1:02:03"),
+        (86_400, "1 day 0:00:00"),
+        (183_605, "2 days 3:00:05"),
+    ],
 )
 def test_lengths_of_time(length_s: float, shown: str) -> None:
     assert words.seconds(length_s) == shown

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import luban
 from luban.cli.show import words
 from luban.errors import GateError, LubanError, MissingExtra, Problem, codes
 
@@ -36,8 +37,12 @@ def tell(show: Show, error: LubanError) -> int:
     exit_code = codes(error).exit
     problems: Sequence[Problem] = getattr(error, "problems", ())
     if show.json:
-        facts: dict[str, Any] = {"kind": type(error).__name__, "message": error.message, "hint": error.hint,
-                                 "exit": exit_code}
+        facts: dict[str, Any] = {
+            "kind": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "exit": exit_code,
+        }
         if problems:
             facts["problems"] = problems
         if isinstance(error, GateError):
@@ -116,10 +121,8 @@ def tell_unexpected(show: Show, error: Exception, arguments: Sequence[str]) -> i
 
 def _written_down(error: Exception, arguments: Sequence[str]) -> Path:
     """Write a traceback to a file that only this user can read, for its arguments may hold texts."""
-    from importlib.metadata import version
-
     trace = "".join(traceback.format_exception(error))
-    system = f"luban {version('luban')}, Python {platform.python_version()}, {platform.platform()}"
+    system = f"luban {luban.__version__}, Python {platform.python_version()}, {platform.platform()}"
     handle, name = tempfile.mkstemp(prefix="luban-error-", suffix=".txt")
     with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(f"{system}\n{sys.executable}\narguments: {list(arguments)!r}\n\n{trace}")

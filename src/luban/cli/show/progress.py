@@ -25,8 +25,9 @@ class Display(Protocol):
         """Begin to show."""
         ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Show the end, where there is no error."""
         ...
 
@@ -108,7 +109,7 @@ class Lines:
             return
         if progress.step is not None and progress.step.note:
             self.note(f"{progress.stage}, step {progress.step.step}: {progress.step.note}")
-        parts = [part for part in (words.safe(progress.message), *_amounts(progress)) if part]
+        parts = [part for part in (_message(progress), *_amounts(progress)) if part]
         if progress.step is not None:
             parts += _training(progress.step)
             if progress.step.scores:
@@ -168,8 +169,9 @@ class Live:
         self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is None:
             self._end()
         self._now = None
@@ -210,8 +212,8 @@ class Live:
         if self._best is not None:
             line.append(f"   best at step {words.count(self._best.step)}: ")
             line.append(_scores(self._best, self._console.width - line.cell_len))
-        elif self._now.message:
-            line.append(f"   {words.safe(self._now.message)}", "dim")
+        elif message := _message(self._now):
+            line.append(f"   {message}", "dim")
         elif self._now.total:
             line.append(f"   {words.count(self._now.total)} {self._now.unit}", "dim")
         line.truncate(self._console.width, overflow="ellipsis")
@@ -249,7 +251,7 @@ class Live:
             head.add_column(no_wrap=True, justify="right", overflow="ellipsis")
             cells.append(part)
         head.add_row(*cells)
-        below = [words.safe(now.message)] if now.message else []
+        below = [message] if (message := _message(now)) else []
         if now.step is not None:
             below += _training(now.step)
             if self._best is not None:
@@ -259,6 +261,11 @@ class Live:
         second = Text("  " + " · ".join(below), style="dim")
         second.truncate(self._console.width, overflow="ellipsis")
         return Group(head, second)
+
+
+def _message(progress: Progress) -> str:
+    """Return what a stage says it is at; of a training step the figures say it."""
+    return "" if progress.step is not None else words.safe(progress.message)
 
 
 def _amounts(progress: Progress) -> list[str]:

@@ -77,8 +77,13 @@ def run_facts(ran: RunResult) -> dict[str, Any]:
 
 def report_facts(report: Report) -> dict[str, Any]:
     """Return a report's headlines as JSON values."""
-    return {"name": report.name, "task": report.task, "scores": report.scores, "baselines": report.baselines,
-            "digests": report.digests}
+    return {
+        "name": report.name,
+        "task": report.task,
+        "scores": report.scores,
+        "baselines": report.baselines,
+        "digests": report.digests,
+    }
 
 
 def run(ran: RunResult, console: Console) -> RenderableType:
@@ -221,4 +226,3 @@ def _value(score: Score | None) -> str:
 
 def _interval(score: Score) -> str:
     return f"{score.low:.4f} to {score.high:.4f}"
-
