@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from luban.plugins import Catalogue
@@ -24,3 +25,16 @@ class Adapter(Protocol):
     def merge(self, body: torch.nn.Module) -> torch.nn.Module:
         """Return a plain body that computes the same, with no trace of the adapter in its parameter names."""
         ...
+
+
+def attach(body: torch.nn.Module, kind: str, options: Mapping[str, Any]) -> torch.nn.Module:
+    """Put an adapter, by name, into a body."""
+    module = catalogue.load(kind)
+    attached: torch.nn.Module = module.attach(body, module.Options(**options))
+    return attached
+
+
+def merge(body: torch.nn.Module, kind: str) -> torch.nn.Module:
+    """Return a plain body that computes what the body with the adapter does."""
+    merged: torch.nn.Module = catalogue.load(kind).merge(body)
+    return merged

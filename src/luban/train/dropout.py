@@ -52,14 +52,17 @@ def install(model: nn.Module, body: nn.Module) -> Noise:
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, FastDropout(child.p, noise))
-    if getattr(body, "_supports_attention_backend", False) and body.config._attn_implementation == "sdpa":
-        _register(noise)
+    config: Any = body.config
+    if getattr(body, "_supports_attention_backend", False) and config._attn_implementation == "sdpa":
+        _register()
+        for module in body.modules():
+            module.noise = noise  # type: ignore[assignment]  # attention is one function for all: it asks its module
         body.set_attn_implementation(ATTENTION)  # type: ignore[operator]
     return noise
 
 
-def _register(noise: Noise) -> None:
-    """Offer attention over plain products: on short windows in training it beats the fused kernel, which has no dropout."""
+def _register() -> None:
+    """Offer attention over plain products: in training on short windows it beats the fused kernel."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
@@ -79,7 +82,7 @@ def _register(noise: Noise) -> None:
             scores = scores + attention_mask
         weights = scores.softmax(-1)
         if dropout and module.training:
-            weights = noise.drop(weights, dropout)
+            weights = module.noise.drop(weights, dropout)  # type: ignore[operator, union-attr]
         return torch.matmul(weights.to(value.dtype), value).transpose(1, 2).contiguous(), None
 
     AttentionInterface.register(ATTENTION, attend)

@@ -33,7 +33,7 @@ SPEED_OVER_STEPS = 20
 
 
 class Training:
-    """One training run over encoded rows: `steps()` yields each optimiser step, from where an earlier run was stopped."""
+    """One training run over encoded rows; `steps()` goes on from where an earlier run of it was stopped."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Training:
             _set_dropout(model, settings.dropout)
         optimise.freeze(model.body, embeddings, layers, settings)
         self.noise = dropout.install(model, model.body) if self.device.type == "cpu" else None
-        self.weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32).to(self.device)
+        self.weights = None if class_weights is None else torch.tensor(class_weights, device=self.device)
         parameter_groups = optimise.groups(model.body, model.head, layers, settings)
         self.prepared, self.optimizer = self.accelerator.prepare(model, optimise.make(settings, parameter_groups))
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -161,14 +161,15 @@ class Training:
             self.noise.begin(self.settings.seed, place.step)
         self.model.train()
         mine = windows[self.accelerator.process_index :: self.accelerator.num_processes]
-        total, weight_of_all = 0.0, 0.0
-        passes = [pad(self.rows, part, self.pad_id) for part in cut_to_budget(mine, self.rows.lengths, self.settings.batch_tokens)]
+        parts = cut_to_budget(mine, self.rows.lengths, self.settings.batch_tokens)
+        passes = [pad(self.rows, part, self.pad_id) for part in parts]
         counts = [_n_targets(batch["targets"]) for batch in passes]
-        weight_of_all = max(1, sum(counts))
+        total = 0.0
         for batch, count in zip(passes, counts, strict=True):
+            share = count / max(1, sum(counts))
             loss = self._loss({name: torch.from_numpy(array).to(self.device) for name, array in batch.items()})
-            self.accelerator.backward(loss * (count / weight_of_all))
-            total += loss.item() * count / weight_of_all
+            self.accelerator.backward(loss * share)
+            total += loss.item() * share
         grad_norm = float(self.accelerator.clip_grad_norm_(self.trained, self.settings.max_grad_norm))
         if math.isfinite(total) and math.isfinite(grad_norm):
             self.optimizer.step()
@@ -187,8 +188,9 @@ class Training:
 
         logits = run(batch)
         loss = self.task.loss(
-            logits, batch["targets"], batch["attention_mask"], self.model.head, self.weights, self.settings.label_smoothing
-        )
+            logits, batch["targets"], batch["attention_mask"], self.model.head,
+            weights=self.weights, smoothing=self.settings.label_smoothing,
+        )  # fmt: skip
         for objective in self.objectives:
             loss = objective.loss(run, batch, logits, loss)
         return loss

@@ -80,7 +80,7 @@ def rate_at(step: int, n_steps: int, settings: TrainSection) -> float:
 
 
 class Average:
-    """Exponential moving average of the trained weights (Polyak averaging), which stands in for them when asked."""
+    """Exponential moving average of the trained weights, which stands in for them when asked."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         self.parameters = list(parameters)
@@ -89,7 +89,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after step `step` (from 1); early steps count more, so that the start is soon forgotten."""
+        """Take in the weights after step `step` (from 1); the start is soon forgotten."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1.0 - decay)
 

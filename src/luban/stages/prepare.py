@@ -1,0 +1,73 @@
+"""The stage `prepare`: read the labelled files, split them, and keep the rows as Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from luban.data import write
+from luban.data.clean import Cleaner
+from luban.data.read import read
+from luban.data.split import Splits, split
+from luban.files import digest_bytes, digest_file, new_folder, seal, write_json
+from luban.project import lock
+from luban.stages.record import Run, code_digest
+
+DATA = "data"
+PARTS = ("train", "validation", "test")
+
+
+def prepare(run: Run) -> Mapping[str, Any]:
+    """Read and split the project's files; the facts tell labels, counts and what the split did."""
+    project = run.loaded.project
+    files = run.loaded.data_files()
+    settings = lock.resolved(project)
+    section = {key: value for key, value in settings["data"].items() if key not in (*PARTS, "languages")}
+    inputs = {
+        "data": {name: {"digest": _digest(path)} for name, path in files.items()},
+        "settings": {"data": section, "task": settings["task"]},
+        "code_digest": code_digest("data"),
+    }
+
+    def work() -> dict[str, Any]:
+        sets = {}
+        for name, path in files.items():
+            run.tell("prepare", f"reading {path.name}")
+            sets[name] = read(path, project.data, project.task.kind)
+        run.tell("prepare", "splitting")
+        cleaner = Cleaner(project.data.clean, project.data.replace)
+        splits = split(sets["train"], project.data.split, validation=sets.get("validation"), test=sets.get("test"),
+                       clean=cleaner)  # fmt: skip
+        labels = labels_of(splits, project.task.kind)
+        with new_folder(run.folder / DATA, replace=True) as aside:
+            for name in PARTS:
+                write.save(getattr(splits, name), aside / f"{name}.arrow")
+            write_json(aside / "labels.json", labels)
+            seal(aside, {"kind": "data"})
+        rows = {name: len(getattr(splits, name)) for name in PARTS}
+        return {"labels": labels, "rows": rows, "split": list(splits.notes)}
+
+    return run.stage("prepare", inputs, [DATA], work)
+
+
+def open_splits(run: Run) -> Splits:
+    """Return the rows that `prepare` kept, memory-mapped."""
+    return Splits(*(write.open_dataset(run.folder / DATA / f"{name}.arrow") for name in PARTS))
+
+
+def labels_of(splits: Splits, kind: str) -> list[str]:
+    """Return the labels of the training rows, sorted; of `tag` the kinds of entity."""
+    import pyarrow.compute as pc
+
+    column = splits.train.table.column("tags" if kind == "tag" else "labels")
+    values = [value for value in pc.unique(pc.list_flatten(column)).to_pylist() if value is not None]
+    return sorted({value[2:] for value in values if value != "O"} if kind == "tag" else values)
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's files with their names."""
+    if path.is_file():
+        return digest_file(path)
+    lines = (f"{file.relative_to(path)} {digest_file(file)}" for file in sorted(path.rglob("*")) if file.is_file())
+    return digest_bytes("\n".join(lines).encode())
