@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,3 +40,46 @@ def e5() -> bases.BaseFolder:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> bases.BaseFolder:
     """Return a tiny random base whose tokens are characters, English and Chinese; it is not to be changed."""
     return tiny_bases.make(tmp_path_factory.mktemp("bases") / "tiny")
+
+
+ENCODERS: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "roberta": {"pad_token_id": 1},
+    "xlm-roberta": {"pad_token_id": 1},
+    "distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4},
+    "mpnet": {"pad_token_id": 1},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 16},
+    "electra": {"embedding_size": 16},
+    "albert": {"embedding_size": 16},
+    "camembert": {"pad_token_id": 1},
+    "ernie": {},
+}
+_SIZES = {
+    "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "max_position_embeddings": 40, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2,
+    "sep_token_id": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(params=[*ENCODERS])
+def family(request: pytest.FixtureRequest) -> str:
+    """Return the name of a family of encoders, each in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def random_body() -> Callable[[str], Any]:
+    """Return what makes a tiny random body of a family: 2 layers, width 32, 60 tokens."""
+
+    def make(family: str) -> Any:
+        import torch
+
+        body = bases.body_from_config({"model_type": family, **_SIZES, **ENCODERS[family]})
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for parameter in body.parameters():
+                parameter.copy_(torch.randn_like(parameter) * 0.1 + (parameter.ndim == 1))
+        return body
+
+    return make

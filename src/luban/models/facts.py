@@ -244,7 +244,7 @@ def no_safetensors(names: Sequence[str]) -> Problem:
         WEIGHTS,
         f"only {', '.join(sorted(pickled)[:3])}, which can run code when it is opened",
         "weights in safetensors",
-        hint='if you trust its source, convert it once, where nothing of worth can be lost: python -c "from transformers '
+        hint='if you trust its source, convert it once, on a machine without secrets: python -c "from transformers '
         "import AutoModel as M, AutoTokenizer as T; M.from_pretrained('SOURCE').save_pretrained('FOLDER'); "
         "T.from_pretrained('SOURCE').save_pretrained('FOLDER')\"; name FOLDER as the base",
     )
