@@ -19,7 +19,7 @@ from torch import nn
 from luban.errors import Diverged, OutOfMemory
 from luban.models.heads import TaskModel
 from luban.models.windows import IGNORED, cut_to_budget, pad
-from luban.objectives import Objective
+from luban.objectives import Objective, TaskLoss, total
 from luban.project.schema import TrainSection
 from luban.records import Encoded, Step
 from luban.tasks import Task
@@ -186,14 +186,8 @@ class Training:
                 logits: torch.Tensor = self.prepared(part["input_ids"], part["attention_mask"])
             return logits.float()
 
-        logits = run(batch)
-        loss = self.task.loss(
-            logits, batch["targets"], batch["attention_mask"], self.model.head,
-            weights=self.weights, smoothing=self.settings.label_smoothing,
-        )  # fmt: skip
-        for objective in self.objectives:
-            loss = objective.loss(run, batch, logits, loss)
-        return loss
+        task_loss = TaskLoss(self.task, self.model.head, self.weights, self.settings.label_smoothing)
+        return total(self.objectives, run, batch, run(batch), task_loss)
 
     def _is_measured(self, step: int) -> bool:
         """Tell whether a measurement is due: every so many epochs, and at the end."""
