@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 
-import luban
 from luban.cli.show import Show
 from luban.errors import LubanError, did_you_mean
 
@@ -65,7 +64,9 @@ class Commands(click.Group):
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        click.echo(f"luban {luban.__version__}")
+        from importlib.metadata import version
+
+        click.echo(f"luban {version('luban')}")
         ctx.exit()
 
 

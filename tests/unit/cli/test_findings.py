@@ -19,7 +19,7 @@ FOUND = [
         "34 rows repeat others nearly",
         mend="keep one of each",
         examples=(
-            "row 17: 我的卡还没到，请问什么时候能到？我已经等了两个星期了，客服一直说在路上，可是什么都没有收到",
+            "row 17: 我的卡还没到，请问什么时候能到？我已经等了两个星期，客服一直说在路上",
             "row 803: a\x1b[31mb\nc",
         ),
     ),
@@ -48,7 +48,7 @@ def test_verdict_place_message_examples_and_mend() -> None:
     assert lines(400) == [
         "✓ PASS  schema           12,000 rows, 77 labels",
         "▲ WARN  near duplicates  34 rows repeat others nearly",
-        "                           row 17: 我的卡还没到，请问什么时候能到？我已经等了两个星期了，客服一直说在路上，可是什么都没有收到",
+        "                           row 17: 我的卡还没到，请问什么时候能到？我已经等了两个星期，客服一直说在路上",
         "                           row 803: a\\x1b[31mb⏎c",
         "                         fix: keep one of each",
         "✗ FAIL  labels           2 rows have no label",

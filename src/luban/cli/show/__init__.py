@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from luban.cli.show import words
 from luban.records import Progress
 
 if TYPE_CHECKING:
     from typing import TextIO
 
     from rich.console import Console, RenderableType
-
-UNWRAPPED = 400
-"""Width in columns of what is written to a file or a pipe: a line stays one line there, for grep."""
 
 
 @dataclass
@@ -103,5 +101,5 @@ def _console(stream: TextIO) -> Console:
 
     from rich.console import Console
 
-    wide = None if stream.isatty() or os.environ.get("COLUMNS") else UNWRAPPED
+    wide = None if stream.isatty() or os.environ.get("COLUMNS") else words.UNWRAPPED
     return Console(file=stream, highlight=False, markup=False, emoji=False, width=wide, soft_wrap=False)

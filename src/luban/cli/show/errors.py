@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import luban
 from luban.cli.show import words
 from luban.errors import GateError, LubanError, MissingExtra, Problem, codes
 
@@ -121,8 +120,10 @@ def tell_unexpected(show: Show, error: Exception, arguments: Sequence[str]) -> i
 
 def _written_down(error: Exception, arguments: Sequence[str]) -> Path:
     """Write a traceback to a file that only this user can read, for its arguments may hold texts."""
+    from importlib.metadata import version
+
     trace = "".join(traceback.format_exception(error))
-    system = f"luban {luban.__version__}, Python {platform.python_version()}, {platform.platform()}"
+    system = f"luban {version('luban')}, Python {platform.python_version()}, {platform.platform()}"
     handle, name = tempfile.mkstemp(prefix="luban-error-", suffix=".txt")
     with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(f"{system}\n{sys.executable}\narguments: {list(arguments)!r}\n\n{trace}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from luban.cli.show import UNWRAPPED, machine, words
+from luban.cli.show import machine, words
 from luban.records import Progress, Step
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def _training(step: Step) -> list[str]:
     return [f"loss {step.loss:.4g}", f"lr {step.learning_rate:.2g}", f"{words.rate(step.examples_per_s)} examples/s"]
 
 
-def _scores(step: Step, width: int = UNWRAPPED, *, n: int = N_SCORES) -> str:
+def _scores(step: Step, width: int = words.UNWRAPPED, *, n: int = N_SCORES) -> str:
     """Return the first scores of an evaluation, as many as there is room for, and always the first."""
     scores = [f"{name} {value:.4f}" for name, value in list((step.scores or {}).items())[:n]]
     while len(scores) > 1 and len("  ".join(scores)) > width:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+UNWRAPPED = 400
+"""Width in columns of what is written to a file or a pipe: a line stays one line there, for grep."""
 _SHOWN_AS = {"\n": "⏎", "\r": "", "\t": " "}
 _HIDDEN = frozenset({"Cc", "Cs", "Co", "Cn"})
 # They reorder what stands beside them, so that a line reads as what it is not (Boucher and Anderson 2021).
