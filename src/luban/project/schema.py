@@ -93,7 +93,7 @@ class TrainSection:
     adapter: Annotated[Plugin, Room("luban.adapters")] = field(default_factory=lambda: Plugin(kind="full"))
     """How the base is changed: `full` trains all of it."""
     objectives: tuple[Annotated[Plugin, Room("luban.objectives")], ...] = ()
-    """What is added to the task's loss, or takes its place: `focal`, `label-smoothing`, ..."""
+    """What is added to the task's loss, or takes its place: `focal`, `r-drop`, `adversarial`."""
     start: Literal["probe", "random"] = "probe"
     """First weights of the head: those of a linear probe on the frozen base (Kumar et al. 2022), or random ones."""
     epochs: Positive = 3.0
