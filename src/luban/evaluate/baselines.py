@@ -236,7 +236,8 @@ def _window_features(rows: Sequence[Sequence[str]]) -> csr_matrix:
               for place, column in enumerate(columns)]
     indices = np.stack(hashed, axis=1).astype(np.int32)
     n, width = indices.shape
-    return csr_matrix((np.ones(n * width), indices.ravel(), np.arange(0, n * width + 1, width)), shape=(n, 2**_HASH_BITS))
+    starts = np.arange(0, n * width + 1, width)
+    return csr_matrix((np.ones(n * width), indices.ravel(), starts), shape=(n, 2**_HASH_BITS))
 
 
 def _spans(tags: NDArray[np.int64], sure: NDArray[np.float64], offsets: NDArray[np.int64], labels: Sequence[str],
