@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,6 +208,14 @@ class Progress:
     left_s: float | None = None
     step: Step | None = None
     """The training step that this tells of, if any."""
+
+
+Listener = Callable[[Progress], None]
+"""What is told how far something long has come."""
+
+
+def ignore(progress: Progress) -> None:
+    """Take no notice of progress."""
 
 
 @dataclass(frozen=True, slots=True)

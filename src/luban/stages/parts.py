@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from luban.errors import Problem, ProjectError
@@ -12,7 +11,7 @@ from luban.models import base as bases
 from luban.models.facts import BaseFolder
 from luban.models.processor import Processor, ProcessorSettings
 from luban.project.load import Loaded
-from luban.stages.record import Listener, ignore
+from luban.records import Listener, ignore
 from luban.tasks import Task
 from luban.tasks import make as make_task
 
@@ -76,20 +75,3 @@ def processor_of(loaded: Loaded, base: BaseFolder) -> Processor:
 
 def _window(loaded: Loaded, wanted: str) -> Problem:
     return Problem("max_length", str(loaded.project.max_length), wanted, loaded.lines.get("max_length"))
-
-
-def newest_bundle(root: Path) -> Path:
-    """Return the bundle under `root/runs` that was sealed last.
-
-    Raises:
-        NotFound: no run has made one.
-    """
-    from luban.errors import NotFound
-    from luban.files import MANIFEST
-    from luban.stages.record import RUNS
-
-    found = sorted((root / RUNS).glob(f"*/bundle/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns)
-    if not found:
-        hint = "`luban run` makes one, or name one: --bundle DIR"
-        raise NotFound(f"no run under {root / RUNS} has made a bundle", hint=hint)
-    return found[-1].parent

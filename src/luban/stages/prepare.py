@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from luban.data import write
-from luban.data.clean import Cleaner
 from luban.data.read import read
 from luban.data.split import Splits, split
 from luban.files import digest_bytes, digest_file, new_folder, seal, write_json
 from luban.project import lock
+from luban.stages.places import DATA
 from luban.stages.record import Run, code_digest
 
-DATA = "data"
 PARTS = ("train", "validation", "test")
 
 
@@ -36,24 +35,22 @@ def prepare(run: Run) -> Mapping[str, Any]:
             run.tell("prepare", f"reading {path.name}")
             sets[name] = read(path, project.data, project.task.kind)
         run.tell("prepare", "splitting")
-        cleaner = Cleaner(project.data.clean, project.data.replace)
-        splits = split(sets["train"], project.data.split, validation=sets.get("validation"), test=sets.get("test"),
-                       clean=cleaner)  # fmt: skip
+        splits = split(sets["train"], project.data, validation=sets.get("validation"), test=sets.get("test"))
         labels = labels_of(splits, project.task.kind)
         with new_folder(run.folder / DATA, replace=True) as aside:
             for name in PARTS:
                 write.save(getattr(splits, name), aside / f"{name}.arrow")
             write_json(aside / "labels.json", labels)
             seal(aside, {"kind": "data"})
-        rows = {name: len(getattr(splits, name)) for name in PARTS}
-        return {"labels": labels, "rows": rows, "split": list(splits.notes)}
+        return {"labels": labels, "split": dict(splits.report)}
 
     return run.stage("prepare", inputs, [DATA], work)
 
 
-def open_splits(run: Run) -> Splits:
-    """Return the rows that `prepare` kept, memory-mapped."""
-    return Splits(*(write.open_dataset(run.folder / DATA / f"{name}.arrow") for name in PARTS))
+def open_splits(run: Run, report: Mapping[str, Any]) -> Splits:
+    """Return the rows that `prepare` kept, memory-mapped, with what it told of the split."""
+    train, validation, test = (write.open_dataset(run.folder / DATA / f"{name}.arrow") for name in PARTS)
+    return Splits(train, validation, test, report)
 
 
 def labels_of(splits: Splits, kind: str) -> list[str]:

@@ -14,10 +14,10 @@ from luban.files import new_folder, seal
 from luban.models.facts import BaseFolder
 from luban.models.processor import Processor
 from luban.records import Calibration, Encoded, Prediction
+from luban.stages.places import DATA, PROBE
 from luban.stages.record import Run, code_digest, digest_of
 from luban.tasks import Task
 
-PROBE = "probe"
 MAX_ROWS = 20_000
 """Training rows that the probe is fitted on, at most."""
 
@@ -44,7 +44,7 @@ def probe(run: Run, splits: Splits, base: BaseFolder, task: Task, processor: Pro
     """Fit the probe, or read what an earlier run has found."""
     project = run.loaded.project
     inputs = {
-        "data_digest": digest_of(run.folder / "data"),
+        "data_digest": digest_of(run.folder / DATA),
         "base_digest": base.facts.digest,
         "settings": {
             "task": {"kind": task.kind, **project.task.options},

@@ -17,16 +17,11 @@ from luban.errors import LubanError
 from luban.files import MANIFEST, digest_bytes, digest_json, read_json, sweep, verify, write_json
 from luban.project import lock
 from luban.project.load import Loaded
-from luban.records import Bundle, Finding, Progress, Report, Step
+from luban.records import Bundle, Finding, Listener, Progress, Report, Step, ignore
+from luban.stages.places import RUNS
 
-RUNS = "runs"
 _PACKAGE = Path(__file__).resolve().parent.parent
 _log = logging.getLogger(__name__)
-Listener = Callable[[Progress], None]
-
-
-def ignore(progress: Progress) -> None:
-    """Take no notice of progress."""
 
 
 @dataclass(frozen=True, slots=True)

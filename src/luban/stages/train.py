@@ -19,12 +19,11 @@ from luban.models.processor import Processor
 from luban.project import lock
 from luban.records import Calibration, Encoded
 from luban.stages.parts import task_json
+from luban.stages.places import CHECKPOINT, DATA, STATES
 from luban.stages.probe import Probed, targets_of
 from luban.stages.record import Run, StepLog, code_digest, digest_of
 from luban.tasks import Task
 
-CHECKPOINT = "checkpoint"
-STATES = "checkpoints"
 _NO_EFFECT = ("save_every_s", "trackers")
 """Settings that change nothing of the result."""
 
@@ -35,7 +34,7 @@ def train(
     """Fine-tune the base; the facts tell steps, speed and the best validation scores."""
     settings = lock.resolved(run.loaded.project)
     inputs = {
-        "data_digest": digest_of(run.folder / "data"),
+        "data_digest": digest_of(run.folder / DATA),
         "base_digest": base.facts.digest,
         "settings": {
             "task": settings["task"],
@@ -75,9 +74,8 @@ def _work(
     dropout = settings.dropout if settings.dropout is not None else getattr(config, "hidden_dropout_prob", 0.1)
     head = task.head(config.hidden_size, dropout=dropout, pooling=base.facts.pooling)
     if probed is not None and settings.start == "probe":
-        head.load_state_dict(
-            {"output.weight": torch.from_numpy(probed.weight), "output.bias": torch.from_numpy(probed.bias)}, strict=False
-        )
+        started_from = {"output.weight": torch.from_numpy(probed.weight), "output.bias": torch.from_numpy(probed.bias)}
+        head.load_state_dict(started_from, strict=False)
     model = TaskModel(attach(body, settings.adapter.kind, settings.adapter.options), head).to(settings.device)
     gold, inputs = task.gold(splits.validation.table), task.inputs(splits.validation.table)
 

@@ -1,0 +1,49 @@
+"""The stages: one function each, and the only place where a Project is unpacked.
+
+Each is imported when it is first used: `luban predict` must not wait for what only training needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from luban.stages.init import InitResult, init
+    from luban.stages.machine import bases, doctor
+    from luban.stages.predict import newest_bundle, predict_file, predict_texts
+    from luban.stages.record import RunResult, StageResult
+    from luban.stages.run import check, export, run, train
+
+__all__ = [
+    "InitResult",
+    "RunResult",
+    "StageResult",
+    "bases",
+    "check",
+    "doctor",
+    "export",
+    "init",
+    "newest_bundle",
+    "predict_file",
+    "predict_texts",
+    "run",
+    "train",
+]
+
+_HOMES = {
+    "init": ("InitResult", "init"),
+    "machine": ("bases", "doctor"),
+    "predict": ("newest_bundle", "predict_file", "predict_texts"),
+    "record": ("RunResult", "StageResult"),
+    "run": ("check", "export", "run", "train"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'luban.stages' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"luban.stages.{_HOME[name]}"), name)
+    globals()[name] = value  # before a submodule of the same name is found instead
+    return value

@@ -1,0 +1,103 @@
+"""The stage `check`: everything wrong or doubtful about project and data, before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from luban.data.check import check as check_rows
+from luban.data.split import Splits
+from luban.errors import DataError, Problem
+from luban.files import new_folder, read_json, seal, write_json
+from luban.models.facts import BaseFolder
+from luban.models.processor import Processor
+from luban.project import lock
+from luban.records import Finding
+from luban.stages.parts import is_multi_label
+from luban.stages.places import CHECK, DATA
+from luban.stages.probe import Probed, probabilities
+from luban.stages.record import Run, code_digest, digest_of
+from luban.tasks import Task
+
+_PASSES_A_STEP = 3
+"""Forward passes that a training step costs: one forward, and a backward of about two."""
+_FLOATS_A_TOKEN = 34
+"""Values kept for the backward pass, by token, layer and unit of width (Korthikanti et al. 2022, section 4.1)."""
+
+
+def check(
+    run: Run, splits: Splits, task: Task, base: BaseFolder | None, processor: Processor | None, probed: Probed | None
+) -> list[Finding]:
+    """Look at the rows; with base, processor and probe at lengths, suspect labels, time and memory too."""
+    settings = lock.resolved(run.loaded.project)
+    inputs = {
+        "data_digest": digest_of(run.folder / DATA),
+        "base_digest": base.facts.digest if base else None,
+        "settings": {
+            "task": settings["task"], "max_length": settings["max_length"],
+            "data": {"clean": settings["data"]["clean"], "replace": settings["data"]["replace"]},
+            "train": {key: settings["train"][key] for key in ("epochs", "batch_tokens", "freeze")},
+        },
+        "code_digest": code_digest("data", "stages/check.py"),
+    }  # fmt: skip
+
+    def work() -> None:
+        run.tell("check", "looking at rows and labels")
+        extra: dict[str, Any] = {}
+        if processor is not None and base is not None and probed is not None:
+            encoded = task.encode(splits.train.table, processor)
+            extra = {
+                "token_lengths": _lengths(splits, task, processor),
+                "max_length": run.loaded.project.max_length,
+                "probabilities": probabilities(probed, encoded, task),
+                "estimate": _estimate(run, splits, base, probed),
+            }
+        findings = check_rows(
+            splits, run.loaded.project.data, labels=task.labels, multi=is_multi_label(run.loaded), **extra
+        )
+        with new_folder(run.folder / CHECK, replace=True) as aside:
+            write_json(aside / "findings.json", [asdict(finding) for finding in findings])
+            seal(aside, {"kind": "check"})
+
+    run.stage("check", inputs, [CHECK], work)
+    values = read_json(run.folder / CHECK / "findings.json")
+    return [Finding(**{**value, "examples": tuple(value["examples"])}) for value in values]
+
+
+def stop_at_failures(findings: Sequence[Finding], source: str) -> None:
+    """Raise what `luban check` calls FAIL, all at once.
+
+    Raises:
+        DataError: there is such a finding.
+    """
+    failed = [finding for finding in findings if finding.verdict == "FAIL"]
+    if failed:
+        problems = [Problem(finding.what, finding.message, "no such rows", hint=finding.mend) for finding in failed]
+        raise DataError(problems, source=source, hint="`luban check` shows rows of each")
+
+
+def _lengths(splits: Splits, task: Task, processor: Processor) -> np.ndarray:
+    """Return (N,) tokens of each training row, uncut."""
+    if not task.per_token:
+        return processor.lengths(splits.train.table.column("text").to_pylist())
+    encoded = task.encode(splits.train.table, processor)
+    return np.bincount(encoded.rows, weights=encoded.lengths, minlength=encoded.n_rows).astype(np.int64)
+
+
+def _estimate(run: Run, splits: Splits, base: BaseFolder, probed: Probed) -> Mapping[str, float]:
+    """Return what training will need, from the probe's measured speed and the base's size."""
+    import psutil
+
+    settings = run.loaded.project.train
+    config = read_json(base.folder / "config.json")
+    width, layers = config.get("hidden_size", 768), config.get("num_hidden_layers", 12)
+    weights = (base.folder / "model.safetensors").stat().st_size
+    # Weights and gradients, and the optimiser's two moments, in fp32; then what the backward pass needs of one pass.
+    return {
+        "memory_bytes": 4.0 * weights + settings.batch_tokens * layers * width * _FLOATS_A_TOKEN * 2.0,
+        "available_bytes": float(psutil.virtual_memory().available),
+        "train_s": len(splits.train) * settings.epochs * _PASSES_A_STEP / probed.rows_per_s,
+    }

@@ -1,0 +1,59 @@
+"""The stage `export`: the best checkpoint as a graph that a runtime executes, with proof that it answers the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from luban.data.split import Splits
+from luban.files import new_folder, seal
+from luban.models import checkpoint
+from luban.project import lock
+from luban.stages.places import CHECKPOINT, GRAPH
+from luban.stages.record import Run, code_digest, digest_of
+from luban.tasks import Task, make_head
+
+PARITY_ROWS = 256
+
+
+def export(run: Run, splits: Splits, task: Task) -> Mapping[str, Any]:
+    """Write the graph and compare it with the checkpoint; the facts tell the runtime's own and the parity."""
+    settings = lock.resolved(run.loaded.project)["export"]
+    inputs = {
+        "checkpoint_digest": digest_of(run.folder / CHECKPOINT),
+        "settings": {"export": settings},
+        "code_digest": code_digest("bundle", "models"),
+    }
+
+    def work() -> dict[str, Any]:
+        from luban.bundle import parity, runtimes
+
+        model, parts = checkpoint.load(run.folder / CHECKPOINT, make_head)
+        rows = task.encode(sample(splits), parts.processor)
+        kind = run.loaded.project.export.runtime
+        run.tell("export", f"writing for {kind}")
+        with new_folder(run.folder / GRAPH, replace=True) as aside:
+            facts = runtimes.write(kind, model, aside, rows)
+            run.tell("export", "comparing its answers with torch's")
+            runner = runtimes.open(kind, aside, facts)
+            compared = parity.check(
+                model, runner, rows, pad_id=parts.processor.pad_id, per_token=task.per_token,
+                max_difference=run.loaded.project.export.max_difference,
+            )  # fmt: skip
+            seal(aside, {"kind": "graph", "runtime": facts})
+        return {"runtime": facts, "parity": compared}
+
+    return run.stage("export", inputs, [GRAPH], work)
+
+
+def sample(splits: Splits) -> Any:
+    """Return real rows of every length to compare answers on: from validation, evenly over its lengths."""
+    import pyarrow.compute as pc
+
+    table = splits.validation.table
+    if table.num_rows <= PARITY_ROWS:
+        return table
+    order = np.argsort(pc.utf8_length(table.column("text")).to_numpy(), kind="stable")
+    return table.take(order[np.linspace(0, len(order) - 1, PARITY_ROWS).round().astype(np.int64)])

@@ -1,0 +1,22 @@
+"""Where things stand in a run folder, `runs/NAME` beside the project file."""
+
+from __future__ import annotations
+
+RUNS = "runs"
+"""Folder of all runs of a project."""
+DATA = "data"
+"""The rows as they were read and split, sealed."""
+PROBE = "probe"
+"""The linear probe and what it says of rows, sealed."""
+CHECK = "check"
+"""The findings of the check, sealed."""
+STATES = "checkpoints"
+"""States from which training goes on; gone when it has ended."""
+CHECKPOINT = "checkpoint"
+"""The best checkpoint, sealed."""
+GRAPH = "graph"
+"""The exported model, sealed."""
+BUNDLE = "bundle"
+"""What predicts, sealed."""
+REPORT = "report.json"
+"""The report for programs; `report.html` and `report.md` stand beside it."""

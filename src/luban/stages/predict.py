@@ -1,0 +1,66 @@
+"""Answers from a bundle: for a file, or for a few texts. Torch is never imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luban.errors import NotFound
+from luban.files import MANIFEST
+from luban.records import Listener, ignore
+from luban.stages.places import BUNDLE, RUNS
+
+if TYPE_CHECKING:
+    from luban.records import Prediction
+
+
+def predict_file(
+    bundle: Path,
+    input: Path,  # the pair reads as input, output
+    output: Path | None,
+    *,
+    text: str | None = None,
+    scores: bool = False,
+    resume: bool = True,
+    threads: int = 0,
+    on_progress: Listener = ignore,
+) -> Any:
+    """Answer every row of a file, in its order, with memory that does not grow with it.
+
+    Args:
+        bundle: the sealed folder.
+        input: csv, tsv, jsonl, json, parquet, xlsx, or one text a line.
+        output: jsonl, csv or parquet; None yields nothing on disk and returns the rows.
+        text: column of the text; without it the one the model was trained with.
+        scores: write every label's probability.
+        resume: go on where a stopped call with the same input and output was.
+        threads: of the matrix products; 0 uses every core.
+        on_progress: told how far it has come.
+    """
+    from luban.bundle.batch import predict_file as work
+    from luban.bundle.engine import Engine
+
+    engine = Engine.open(bundle, threads=threads)
+    return work(engine, input, output, text=text, scores=scores, resume=resume, on_progress=on_progress)
+
+
+def predict_texts(bundle: Path, texts: Sequence[str], *, threads: int = 0) -> list[Prediction]:
+    """Answer a few texts."""
+    from luban.bundle.engine import Engine
+
+    answers: list[Prediction] = Engine.open(bundle, threads=threads).predict(list(texts))
+    return answers
+
+
+def newest_bundle(root: Path) -> Path:
+    """Return the bundle under `root/runs` that was sealed last.
+
+    Raises:
+        NotFound: no run has made one.
+    """
+    found = sorted((root / RUNS).glob(f"*/{BUNDLE}/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        hint = "`luban run` makes one, or name one: --bundle DIR"
+        raise NotFound(f"no run under {root / RUNS} has made a bundle", hint=hint)
+    return found[-1].parent
