@@ -314,8 +314,11 @@ def test_a_model_learns_in_torch_and_answers_in_numpy(tmp_path: Path, crf: bool)
         encoded = task.encode(rows, processor)
         assert encoded.targets is not None
         shape = (len(encoded), int(encoded.lengths[0]))  # all sentences have as many tokens
-        return encoded, torch.from_numpy(encoded.ids.astype(np.int64)).view(shape), torch.from_numpy(
-            encoded.targets).view(shape)
+        return (
+            encoded,
+            torch.from_numpy(encoded.ids.astype(np.int64)).view(shape),
+            torch.from_numpy(encoded.targets).view(shape),
+        )
 
     _, ids, targets = batch(train)
     optimiser = torch.optim.Adam(model.parameters(), 5e-3)
