@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from luban.data.problems import Faults
 
 SAMPLE_CHARACTERS = 1 << 18
 """How much of a text file is looked at to tell its form."""
+
+
+class Names(Protocol):
+    """What reading needs of a project's `data` section."""
+
+    @property
+    def text(self) -> str:
+        """Column of the text, or of the tokens."""
+
+    @property
+    def label(self) -> str:
+        """Column of the labels, tags or spans."""
+
+    @property
+    def separator(self) -> str | None:
+        """What stands between several labels in one string."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """The columns that were found by looking."""
+
+    text: str
+    label: str
+    separator: str | None = None
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from luban.data import tags as tagging
 from luban.data import units
 from luban.data.problems import Mended, Misfit, fault, shorten
-from luban.data.raw import Raw, Source
+from luban.data.raw import Names, Raw, Source
 from luban.data.sources import batches, open_source
 from luban.data.write import digest
 from luban.errors import DataError, Problem, did_you_mean
@@ -23,8 +23,6 @@ from luban.records import Dataset
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from luban.project.schema import DataSection
-
 MENDED = b"luban.mended"
 """Key of a table's metadata under which stands, as JSON, what was mended while reading."""
 
@@ -32,12 +30,12 @@ _log = logging.getLogger(__name__)
 _ROWS_PER_BATCH = 8192
 
 
-def read(path: Path | str, section: DataSection, task: str, *, labelled: bool = True) -> Dataset:
+def read(path: Path | str, section: Names, task: str, *, labelled: bool = True) -> Dataset:
     """Read a whole file.
 
     Args:
         path: a file, or a folder with one folder a class.
-        section: names the columns and the separator of labels; its paths are not looked at.
+        section: names the columns and the separator of labels, e.g. a project's `data` section.
         task: `tag` for tokens and tags; every other kind of task has labels.
         labelled: False reads texts alone: no label is looked for, and none is wanted.
 
@@ -64,7 +62,7 @@ def read(path: Path | str, section: DataSection, task: str, *, labelled: bool = 
     return Dataset(table, str(path), digest(table))
 
 
-def stream(path: Path | str, section: DataSection, task: str, rows_per_batch: int = _ROWS_PER_BATCH, *,
+def stream(path: Path | str, section: Names, task: str, rows_per_batch: int = _ROWS_PER_BATCH, *,
            labelled: bool = True) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a file in batches, in the form of `read`, holding no more than a batch at a time.
 
@@ -88,7 +86,7 @@ def mended(dataset: Dataset) -> dict[str, dict[str, Any]]:
 class _Reader:
     """Turns raw rows of one file into batches of the common form."""
 
-    def __init__(self, path: Path, section: DataSection, task: str, labelled: bool) -> None:
+    def __init__(self, path: Path, section: Names, task: str, labelled: bool) -> None:
         self.section = section
         self.per_token = task == "tag"
         self.labelled = labelled

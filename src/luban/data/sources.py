@@ -62,6 +62,8 @@ def _open_file(path: Path) -> Source:
         return Source(path, "xlsx")
     if head.startswith(b"\xd0\xcf\x11\xe0"):
         raise fault(str(path), "an old Excel file (.xls)", "xlsx", hint="open it and save it as .xlsx")
+    if head.startswith(b"ARROW1"):
+        raise fault(str(path), "an Arrow file", "Parquet", hint="write it with pyarrow.parquet.write_table")
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")):
         raise fault(str(path), "a packed file", "the file itself", hint="unpack it first")
     kind = _BY_SUFFIX.get(path.suffix.lower(), "")
