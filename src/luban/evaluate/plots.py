@@ -1,0 +1,219 @@
+"""Plots as inline SVG: plain strings, crisp at any size, coloured by the page's own style sheet.
+
+Every text that comes from outside is escaped here, since templates take SVG as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import markupsafe
+from markupsafe import Markup
+
+from luban.evaluate.words import percent, printable
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A value with its interval, on a line of a dot plot."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    is_main: bool = False
+
+
+def escape(text: str) -> Markup:
+    """Return a text as it may stand in SVG."""
+    return markupsafe.escape(printable(text))
+
+
+def _svg(width: float, height: float, title: str, parts: Iterable[str], kind: str) -> Markup:
+    body = "".join(parts)
+    return Markup(f'<svg class="plot {kind}" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
+                  f'role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{body}</svg>')
+
+
+def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start", extra: str = "") -> str:
+    return (f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}"{extra}>{escape(text)}</text>')
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Return round numbers from `low` to `high`, about as many as asked for."""
+    span = max(high - low, 1e-9)
+    size = 10 ** math.floor(math.log10(span / about))
+    step = min((size * factor for factor in (1, 2, 2.5, 5, 10)), key=lambda step: abs(span / step - about))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(number * step, 10) for number in range(first, last + 1)]
+
+
+def _tick(value: float, step: float) -> str:
+    return percent(value, 0 if step >= 0.00999 and abs(step * 100 - round(step * 100)) < 1e-6 else 1)
+
+
+def dots(rows: Sequence[Dot], title: str) -> Markup:
+    """Return a dot-and-interval plot, one line a row; a value far to the left of the main one is an arrow."""
+    width, left, right, step = 640.0, 190.0, 60.0, 38.0
+    main = next((row for row in rows if row.is_main), rows[0])
+    near = [row for row in rows if row.value >= main.value - 0.25] or [main]
+    low, high = min(row.low for row in near), max(row.high for row in near)
+    room = max(0.02, (high - low) * 0.12)
+    low, high = max(0.0, low - room), min(1.0, high + room)
+    height = step * len(rows) + 30
+
+    def at(value: float) -> float:
+        return left + (value - low) / (high - low) * (width - left - right)
+
+    parts = []
+    marks = ticks(low, high)
+    for mark in marks:
+        parts.append(_line(at(mark), 4, at(mark), height - 24, "grid"))
+        parts.append(_text(at(mark), height - 8, _tick(mark, marks[1] - marks[0] if len(marks) > 1 else 1), "axis",
+                           "middle"))
+    for place, row in enumerate(rows):
+        y = step * place + step / 2 + 2
+        kind = "main" if row.is_main else "other"
+        parts.append(_text(left - 14, y + 4, _cut(row.name, 26), f"name {kind}", "end"))
+        parts.append(_text(width - right + 12, y + 4, percent(row.value), f"figure {kind}"))
+        if row.value < low:
+            parts.append(f'<path d="M{left + 10:.1f},{y - 5:.1f} l-8,5 l8,5" class="arrow"/>')
+            continue
+        parts.append(_line(at(max(row.low, low)), y, at(min(row.high, high)), y, f"whisker {kind}"))
+        radius = 6 if row.is_main else 5
+        parts.append(f'<circle cx="{at(row.value):.1f}" cy="{y:.1f}" r="{radius}" class="dot {kind}"/>')
+    return _svg(width, height, title, parts, "dots")
+
+
+def strip(value: float, low: float, high: float, span: tuple[float, float], whole: float | None, title: str,
+          *, is_bad: bool = False) -> Markup:
+    """Return a small plot of one value and its interval for a table; `whole` is drawn as a line to compare with."""
+    width, height, pad = 150.0, 18.0, 6.0
+
+    def at(number: float) -> float:
+        inside = min(max(number, span[0]), span[1])
+        return pad + (inside - span[0]) / max(span[1] - span[0], 1e-9) * (width - 2 * pad)
+
+    kind = "bad" if is_bad else "main"
+    parts = [_line(pad, height / 2, width - pad, height / 2, "grid")]
+    if whole is not None:
+        parts.append(_line(at(whole), 1, at(whole), height - 1, "whole"))
+    parts.append(_line(at(low), height / 2, at(high), height / 2, f"whisker {kind}"))
+    parts.append(f'<circle cx="{at(value):.1f}" cy="{height / 2:g}" r="4" class="dot {kind}"/>')
+    return _svg(width, height, title, parts, "strip")
+
+
+def _frame(size: float, pad: float, x_title: str, y_title: str, y_from: float = 0.0) -> list[str]:
+    """Return the grid, ticks and titles of a square plot of shares."""
+    end = size - 12
+    parts = []
+    for mark in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x = pad + mark * (end - pad)
+        y = end - pad - mark * (end - pad - 12) + 12
+        parts += [_line(pad, y, end, y, "grid"), _text(x, size - pad + 18, percent(mark, 0), "axis", "middle"),
+                  _text(pad - 8, y + 4, percent(y_from + mark * (1 - y_from), 0), "axis", "end")]
+    middle = (12 + end - pad + 12) / 2
+    parts.append(_text((pad + end) / 2, size - 4, x_title, "axis title", "middle"))
+    parts.append(_text(12, middle, y_title, "axis title", "middle", f' transform="rotate(-90 12 {middle:.1f})"'))
+    return parts
+
+
+def reliability(bins: Sequence[Mapping[str, Any]], title: str, x_title: str, y_title: str) -> Markup:
+    """Return a reliability diagram: for each bin the share that is right against the probability given."""
+    size, pad = 340.0, 52.0
+    end, floor = size - 12, size - pad
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return pad + x * (end - pad), floor - y * (floor - 12)
+
+    parts = _frame(size, pad, x_title, y_title)
+    most = max((part["n"] for part in bins), default=0)
+    for part in bins:
+        if not part["n"]:
+            continue
+        left, _ = at(part["low"], 0)
+        right, _ = at(part["high"], 0)
+        tall = max(1.0, part["n"] / most * (floor - 12) * 0.3)
+        parts.append(f'<rect x="{left + 0.5:.1f}" y="{floor - tall:.1f}" width="{max(right - left - 1, 1):.1f}" '
+                     f'height="{tall:.1f}" class="bar"><title>{part["n"]:,}</title></rect>')
+    parts.append(_line(*at(0, 0), *at(1, 1), "ideal"))
+    for part in bins:
+        if not part["n"]:
+            continue
+        x, y = at(part["confidence"], part["accuracy"])
+        parts.append(_line(x, at(0, part["accuracy_low"])[1], x, at(0, part["accuracy_high"])[1], "whisker main"))
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="dot main"><title>'
+                     f'{percent(part["confidence"])} → {percent(part["accuracy"])} ({part["n"]:,})</title></circle>')
+    return _svg(size, size, title, parts, "square")
+
+
+def risk(curve: Sequence[Mapping[str, Any]], title: str, x_title: str, y_title: str) -> Markup:
+    """Return accuracy against the share of answers that is given, with its interval as a band."""
+    size, pad = 340.0, 52.0
+    end, floor = size - 12, size - pad
+    least = min(point["accuracy"]["low"] for point in curve)
+    y_from = math.floor(least * 10) / 10 if least < 0.999 else 0.9
+
+    def at(x: float, y: float) -> str:
+        return f"{pad + x * (end - pad):.1f},{floor - (y - y_from) / (1 - y_from) * (floor - 12):.1f}"
+
+    upper = [at(point["coverage"], point["accuracy"]["high"]) for point in curve]
+    lower = [at(point["coverage"], point["accuracy"]["low"]) for point in reversed(curve)]
+    middle = [at(point["coverage"], point["accuracy"]["value"]) for point in curve]
+    parts = [*_frame(size, pad, x_title, y_title, y_from),
+             f'<polygon points="{" ".join(upper + lower)}" class="band"/>',
+             f'<polyline points="{" ".join(middle)}" class="curve"/>']
+    return _svg(size, size, title, parts, "square")
+
+
+def heatmap(labels: Sequence[str], matrix: Sequence[Sequence[int]], title: str, gold: str, given: str) -> Markup:
+    """Return a confusion matrix; cells are shaded by their share of the row, and numbered where there is room."""
+    n = len(labels)
+    cell = 44.0 if n <= 8 else 30.0 if n <= 14 else 20.0
+    longest = max(len(_cut(label, 22)) + sum(ord(letter) > 0x2E7F for letter in _cut(label, 22)) for label in labels)
+    left = min(190.0, 34 + 7.2 * longest)
+    top = min(150.0, 36 + 5.4 * longest)
+    width, height = left + cell * n + top * 0.75, top + cell * n + 8
+    parts = [_text(left - 8, 14, f"{gold} ↓", "axis title", "end"), _text(left + 4, 14, f"{given} →", "axis title")]
+    for place, label in enumerate(labels):
+        y, x = top + cell * place + cell / 2, left + cell * place + cell / 2
+        shown = f'<title>{escape(label)}</title>'
+        parts.append(f'<text x="{left - 8:.1f}" y="{y + 4:.1f}" class="tick" text-anchor="end">{shown}'
+                     f'{escape(_cut(label, 22))}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{top - 6:.1f}" class="tick" transform="rotate(-45 {x:.1f} {top - 6:.1f})">'
+                     f'{shown}{escape(_cut(label, 22))}</text>')
+    for row, counts in enumerate(matrix):
+        total = sum(counts)
+        for column, count in enumerate(counts):
+            x, y = left + cell * column, top + cell * row
+            share = count / total if total else 0.0
+            kind = "right" if row == column else "wrong"
+            parts.append(f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{cell - 2:g}" height="{cell - 2:g}" rx="2" '
+                         f'class="cell"/>')
+            if not count:
+                continue
+            parts.append(f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{cell - 2:g}" height="{cell - 2:g}" rx="2" '
+                         f'class="cell {kind}" fill-opacity="{0.08 + 0.92 * share:.2f}"><title>{escape(labels[row])} → '
+                         f'{escape(labels[column])}: {count:,} ({percent(share)})</title></rect>')
+            if cell >= 30:
+                dark = " inverse" if share > 0.55 else ""
+                shown = f"{count:,}" if count < 10_000 else f"{count // 1000}k"
+                parts.append(_text(x + cell / 2, y + cell / 2 + 4, shown, f"count{dark}", "middle"))
+    return _svg(width, height, title, parts, "heatmap")
+
+
+def _cut(text: str, at_most: int) -> str:
+    """Return a text for a narrow place; a Chinese character takes two columns."""
+    columns = 0
+    for place, letter in enumerate(text):
+        columns += 2 if ord(letter) > 0x2E7F else 1
+        if columns > at_most:
+            return text[:place].rstrip() + "…"
+    return text
