@@ -1,1 +1,68 @@
-"""Runtimes: what executes a bundle. One file each."""
+"""Runtimes: what executes a bundle. One file a runtime: `write` puts a model into a folder, `open` runs it there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from luban.plugins import Catalogue
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from luban.models.heads import TaskModel
+    from luban.records import Encoded
+
+catalogue = Catalogue("luban.bundle.runtimes", "runtime")
+
+
+class Runner(Protocol):
+    """A model that was opened and runs. Several threads may run it at once.
+
+    Legend: B windows in a batch, L tokens in the longest of them, K outputs.
+    """
+
+    threads: int
+    """Threads that one call may use."""
+
+    def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        """Return logits (B, K) or (B, L, K), float32, for ids and mask (B, L), both int64; the mask is 1 at tokens."""
+        ...
+
+
+class Runtime(Protocol):
+    """What a runtime's module offers."""
+
+    def write(self, model: TaskModel, folder: Path, example: Encoded) -> dict[str, Any]:
+        """Write what `open` needs into `folder` and return facts for it, as JSON values.
+
+        The same model gives the same bytes, and neither paths nor times are among them.
+
+        Args:
+            model: on the CPU, in evaluation mode.
+            folder: is there; `write` adds files with endings that a bundle may hold.
+            example: real windows, with which the runtime may try out what it has written.
+        """
+        ...
+
+    def open(self, folder: Path, facts: Mapping[str, Any], threads: int) -> Runner:
+        """Return a runner for what `write` left in a folder; `threads` 0 means every core.
+
+        Raises:
+            CorruptBundle: the model's file can't be used; the message names it.
+            MissingExtra: a package that this runtime needs is not installed.
+        """
+        ...
+
+
+def write(kind: str, model: TaskModel, folder: Path, example: Encoded) -> dict[str, Any]:
+    """Write a model for a runtime, by its name; see `Runtime.write`."""
+    runtime: Runtime = catalogue.load(kind)
+    return runtime.write(model, folder, example)
+
+
+def open(kind: str, folder: Path, facts: Mapping[str, Any], threads: int = 0) -> Runner:
+    """Open what a runtime wrote, by the runtime's name; see `Runtime.open`."""
+    runtime: Runtime = catalogue.load(kind)
+    return runtime.open(folder, facts, threads)

@@ -1,0 +1,110 @@
+"""Parity: proof on real rows that an exported model answers as the model it was made from.
+
+Legend: W windows, T tokens of all windows, B windows in a batch, L tokens in the longest, K outputs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luban.errors import ParityFailed
+from luban.models.windows import cut_to_budget, pad
+
+if TYPE_CHECKING:
+    from luban.bundle.runtimes import Runner
+    from luban.models.heads import TaskModel
+    from luban.records import Encoded
+
+LABELS_AGREE = 0.999
+"""Share of answers whose best label must be the same; only ties within the accepted difference may fall otherwise."""
+_BATCH_TOKENS = 2048
+
+
+def check(
+    model: TaskModel, runner: Runner, rows: Encoded, *, pad_id: int, per_token: bool, max_difference: float
+) -> dict[str, Any]:
+    """Run windows through both, in ragged batches and each length's extremes alone, and compare logits and labels.
+
+    Args:
+        model: the torch model, in evaluation mode.
+        runner: the exported one.
+        rows: real rows.
+        pad_id: token id of padding.
+        per_token: the task answers tokens.
+        max_difference: largest difference of a logit that is accepted.
+
+    Returns:
+        `max_difference`, `mean_difference`, `allowed`, `labels_agree` (a share), `n` (answers compared), `windows`.
+
+    Raises:
+        ParityFailed: a difference above `max_difference`, labels that differ more than ties can, or no rows at all.
+    """
+    differences, agreed = _compare(model, runner, rows, pad_id=pad_id, per_token=per_token)
+    if not len(differences):
+        raise ParityFailed("there are no rows to compare on", measured=0.0, allowed=1.0, hint="give validation rows")
+    largest = float(differences.max()) if np.isfinite(differences).all() else float("inf")
+    share = float(agreed.mean())
+    hint = "choose `export.runtime: torch`, or another base; please report the base that does this"
+    if not largest <= max_difference:
+        raise ParityFailed(
+            f"the exported model's logits differ from torch's by {largest:.2g}, allowed is {max_difference:.2g}",
+            measured=largest, allowed=max_difference, hint=hint,
+        )  # fmt: skip
+    if share < LABELS_AGREE:
+        raise ParityFailed(
+            f"the exported model gives torch's label in {share:.2%} of {len(agreed)} cases, wanted {LABELS_AGREE:.1%}",
+            measured=share, allowed=LABELS_AGREE, hint=hint,
+        )  # fmt: skip
+    return {
+        "max_difference": largest,
+        "mean_difference": float(differences.mean()),
+        "allowed": max_difference,
+        "labels_agree": share,
+        "n": len(agreed),
+        "windows": len(rows),
+    }
+
+
+def _compare(
+    model: TaskModel, runner: Runner, rows: Encoded, *, pad_id: int, per_token: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest difference (A,) and whether the best label agrees (A,) for A answers."""
+    import torch
+
+    model.eval()
+    differences: list[np.ndarray] = []
+    agreed: list[np.ndarray] = []
+    for windows in _batches(rows):
+        batch = pad(rows, windows, pad_id)
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        with torch.inference_mode():
+            wanted = model(torch.from_numpy(ids), torch.from_numpy(mask)).float().numpy()
+        got = runner.run(ids, mask)
+        if got.shape != wanted.shape:
+            raise ParityFailed(
+                f"the exported model gives logits of the shape {got.shape}, torch {wanted.shape}",
+                measured=float("inf"), allowed=0.0,
+            )  # fmt: skip
+        if per_token:
+            asked = mask > 0
+            if rows.units is not None:
+                places = rows.offsets[windows][:, None] + np.arange(mask.shape[1])
+                asked[asked] = rows.units[places[asked]] >= 0
+            wanted, got = wanted[asked], got[asked]
+        differences.append(np.abs(wanted - got).max(-1))
+        agreed.append(wanted.argmax(-1) == got.argmax(-1))
+    if not differences:
+        return np.zeros(0), np.zeros(0, bool)
+    return np.concatenate(differences), np.concatenate(agreed)
+
+
+def _batches(rows: Encoded) -> list[np.ndarray]:
+    """Return batches of unlike lengths, which padding makes ragged, then the shortest and the longest window alone."""
+    if not len(rows):
+        return []
+    ordered = np.argsort(rows.lengths, kind="stable")
+    mixed = [ordered[start::8] for start in range(min(8, len(ordered)))]
+    passes = [part for windows in mixed for part in cut_to_budget(windows, rows.lengths, _BATCH_TOKENS)]
+    return [*passes, ordered[:1], ordered[-1:]]
