@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from luban.adapters import lora
 
@@ -12,8 +14,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(lora.Options):
-    """Settings of the adapter `dora`: those of `lora`."""
+class Options:
+    """Settings of the adapter `dora`."""
+
+    rank: Annotated[int, Field(ge=1)] = 8
+    """Rank of the change of each layer's direction; its weights grow in step with it."""
+    alpha: Annotated[float, Field(gt=0.0)] = 16.0
+    """The change is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Probability with which an input of the change is dropped in training."""
+    targets: Literal["all", "attention"] = "all"
+    """Linear layers that are changed: `all` of each layer, or those of its `attention`."""
+    rank_stabilised: bool = False
+    """Scale by alpha / sqrt(rank) instead, which keeps high ranks learning."""
 
 
 def attach(body: torch.nn.Module, options: Options) -> torch.nn.Module:
@@ -25,7 +38,7 @@ def attach(body: torch.nn.Module, options: Options) -> torch.nn.Module:
         MissingExtra: peft is not installed.
         PluginError: the base has no such linear layers.
     """
-    return lora.inject(body, options, use_dora=True)
+    return lora.inject(body, lora.Options(**asdict(options)), use_dora=True)
 
 
 def merge(body: torch.nn.Module) -> torch.nn.Module:
