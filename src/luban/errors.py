@@ -27,7 +27,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,16 @@ class LubanError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors of worker processes come back this way; a constructor with arguments by name would not be called right.
+        return _again, (type(self), self.args, vars(self))
+
+
+def _again(kind: type[LubanError], args: tuple[Any, ...], state: dict[str, Any]) -> LubanError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(state)
+    return error
 
 
 class _Problems(LubanError):

@@ -34,6 +34,7 @@ class Catalogue:
         self.package = package
         self.what = what
         self._ignore = ignore
+        self._outside: dict[str, str] | None = None
 
     def names(self) -> tuple[str, ...]:
         """Return every plug-in's name, sorted, without importing any."""
@@ -100,7 +101,10 @@ class Catalogue:
         return {stem.replace("_", "-"): stem for stem in stems if stem[0] != "_" and stem not in self._ignore}
 
     def _entry_points(self) -> dict[str, str]:
-        return {point.name: point.value for point in metadata.entry_points(group=self.package)}
+        """Return plug-in name -> module, of other packages; looked for once, since that reads every package's facts."""
+        if self._outside is None:
+            self._outside = {point.name: point.value for point in metadata.entry_points(group=self.package)}
+        return self._outside
 
 
 def room(package: str) -> Catalogue:

@@ -102,15 +102,15 @@ def parse(text: str, *, root: Path, overrides: Sequence[str] = (), source: str =
         settings = tree.parse(text, source)
     except tree.Unreadable as error:
         raise ProjectError([error.problem], source=source) from error
+    settings.lines.setdefault((), 1)
     if settings.value is None:
         settings.value = {}
     if not isinstance(settings.value, dict):
         wanted = "sections and settings, such as `name: my-project`"
         raise ProjectError([Problem(source, tree.shown(settings.value), wanted, line=1)], source=source)
     _open_sections(Project, settings.value)
-    problems = list(settings.problems)
-    for override in overrides:
-        problems.extend(_override(settings, override))
+    problems = [problem for override in overrides for problem in _override(settings, override)]
+    problems.extend(settings.problems)
     _open_sections(Project, settings.value)
 
     found: list[Problem] = []

@@ -22,8 +22,8 @@ _WANTED = {
     "bool_type": "true or false",
     "tuple_type": "a list, as [one, two]",
     "list_type": "a list, as [one, two]",
-    "dict_type": "names and values, as {name: value}",
-    "mapping_type": "names and values, as {name: value}",
+    "dict_type": "names and values, as {{name: value}}",
+    "mapping_type": "names and values, as {{name: value}}",
     "dataclass_type": "a section of settings",
     "greater_than": "more than {gt}",
     "greater_than_equal": "at least {ge}",
@@ -56,7 +56,9 @@ def problems(error: pydantic.ValidationError, settings: Tree, section: type, at:
 
 def _problem(item: Any, settings: Tree, section: type, at: Path) -> Problem:
     kind, context = item["type"], item.get("ctx", {})
-    inner: Path = tuple(step for step in item["loc"] if step != "[key]")
+    inner: Path = tuple(item["loc"])
+    if kind not in _UNKNOWN and len(inner) > 1 and inner[-1] == "[key]":
+        inner = inner[:-1]
     path = (*at, *inner)
     got = item["input"]
     if kind in _UNKNOWN:

@@ -25,13 +25,14 @@ _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"[-+]?[0-9]{1,100}")
 _OTHER_BASE = re.compile(r"0o[0-7]{1,100}|0x[0-9a-fA-F]{1,100}")
+_WORD = re.compile(r"[\w-]{1,80}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 @dataclass(slots=True)
 class Tree:
-    """Plain values, where each stands, and what was wrong with the YAML."""
+    """Plain values, where each stands, and what was wrong in the YAML."""
 
     value: Any = None
     """Dicts with text for keys, lists, text, numbers, booleans and None."""
@@ -39,9 +40,15 @@ class Tree:
     """Path of a value -> its line, counted from 1."""
     places: dict[Path, str] = field(default_factory=dict)
     """Path of a value that does not come from the file -> where it does come from."""
-    problems: list[Problem] = field(default_factory=list)
+    noted: list[tuple[Path, Problem]] = field(default_factory=list)
+    """What was wrong in the YAML, and the path that it concerns."""
     lost: set[Path] = field(default_factory=set)
     """Paths whose value could not be read, so that nothing more can be said of it."""
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was wrong in the YAML, in its order."""
+        return [problem for _, problem in self.noted]
 
     def line(self, path: Path) -> int | None:
         """Return the line of a value, or that of the nearest thing around it; None where it is not from the file."""
@@ -101,7 +108,8 @@ class Tree:
             self.lines.pop(known, None)
             self.places.pop(known, None)
         self.places[path] = place
-        self.lost.discard(path)
+        self.lost = {lost for lost in self.lost if lost[: len(path)] != path}
+        self.noted = [(where, problem) for where, problem in self.noted if where[: len(path)] != path]
 
 
 class Unreadable(Exception):
@@ -149,11 +157,15 @@ def parse(text: str, source: str) -> Tree:
 
 
 def dotted(path: Path) -> str:
-    """Return `train.objectives[0].kind` for a path; `the file` for the empty one."""
+    """Return `train.objectives[0].kind` for a path, with odd names in quotes; `the file` for the empty one."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
-    return shown(text)[1:-1] if text else "the file"
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            name = step if _WORD.fullmatch(step) else shown(step)
+            text += f".{name}" if text else name
+    return text or "the file"
 
 
 def shown(value: Any) -> str:
@@ -167,7 +179,11 @@ def shown(value: Any) -> str:
             text = f"'{''.join(map(_printable, value[:200]))}'"
             return text if len(text) <= 80 else f"{text[:60]}...' ({len(value)} characters)"
         case Mapping():
-            text = "{" + ", ".join(f"{key}: {shown(item)}" for key, item in list(value.items())[:5]) + "}"
+            text = (
+                "{"
+                + ", ".join(f"{shown(str(key))[1:-1]}: {shown(item)}" for key, item in list(value.items())[:5])
+                + "}"
+            )
         case list() | tuple():
             text = "[" + ", ".join(shown(item) for item in value[:10]) + "]"
         case _:
@@ -218,15 +234,16 @@ def _node(event: Any, events: Iterator[Any], tree: Tree, path: Path, source: str
         if not isinstance(event, yaml.ScalarEvent):
             got = "an alias" if isinstance(event, yaml.AliasEvent) else "a list or a section"
             said = f"{got} as the name of a setting"
-            tree.problems.append(Problem(dotted(path), said, "a word", line=line, hint="put a text in quotes"))
-            _node(event, events, Tree(), path, source)
-            _node(next(events), events, Tree(), path, source)
+            problem = Problem(dotted(path), said, "a word", line=line, hint="put a text in quotes")
+            tree.noted.append((path, problem))
+            _node(event, events, Tree(), (*path, "?"), source)
+            _node(next(events), events, Tree(), (*path, "?"), source)
             continue
         key, inner = event.value, (*path, event.value)
         if key in values:
             said = f"a second value; the first is on line {tree.lines[inner]}"
-            hint = "remove one of them"
-            tree.problems.append(Problem(dotted(inner), said, "each setting once", line=line, hint=hint))
+            problem = Problem(dotted(inner), said, "each setting once", line=line, hint="remove one of them")
+            tree.noted.append((inner, problem))
             _node(next(events), events, Tree(), inner, source)
             continue
         tree.lines[inner] = line
@@ -237,7 +254,7 @@ def _node(event: Any, events: Iterator[Any], tree: Tree, path: Path, source: str
 
 
 def _refuse(tree: Tree, path: Path, got: str, wanted: str, hint: str) -> None:
-    tree.problems.append(tree.problem(path, got, wanted, hint))
+    tree.noted.append((path, tree.problem(path, got, wanted, hint)))
 
 
 def _scalar(event: Any, tree: Tree, path: Path) -> Any:

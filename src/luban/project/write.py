@@ -177,4 +177,5 @@ def _clause(text: str) -> str:
 
 def _line(depth: int, name: str, value: str, reason: str) -> str:
     text = f"{'  ' * depth}{name}: {value}"
-    return f"{text:<{_COMMENT_COLUMN - 2}}  # {' '.join(reason.split())}" if reason else text
+    said = " ".join("".join(character if character.isprintable() else " " for character in reason).split())
+    return f"{text:<{_COMMENT_COLUMN - 2}}  # {said}" if said else text
