@@ -48,14 +48,16 @@ def single(seed: int, n: int, k: int, skill: float) -> tuple[np.ndarray, np.ndar
     return targets, softmax(logits)
 
 
-@pytest.mark.parametrize(("n", "k", "skill"), [(500, 3, 1.0), (300, 20, 2.0), (40, 12, 0.0), (1, 4, 3.0), (200, 2, 1.0)])
+@pytest.mark.parametrize(("n", "k", "skill"),
+                         [(500, 3, 1.0), (300, 20, 2.0), (40, 12, 0.0), (1, 4, 3.0), (200, 2, 1.0)])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_single_label_scores(metrics, seed: int, n: int, k: int, skill: float) -> None:
     targets, shares = single(seed, n, k, skill)
     labels = tuple(f"label {number}" for number in range(k))
     given = shares.argmax(axis=1)
     gold = [(labels[target],) for target in targets]
-    predictions = [Prediction((labels[best],), LabelScores(labels, row)) for best, row in zip(given, shares, strict=True)]
+    predictions = [Prediction((labels[best],), LabelScores(labels, row))
+                   for best, row in zip(given, shares, strict=True)]
     scores = classify_scores(gold, predictions, labels, False)
     assert scores["accuracy"].value == pytest.approx(metrics.accuracy_score(targets, given), **CLOSE)
     for average in ("macro", "weighted", "micro"):
@@ -145,7 +147,8 @@ def test_entities(data_sets: Path, name: str, part: str) -> None:
     labels = tuple(sorted({tag[2:] for tags in gold for tag in tags if tag != "O"}))
     guesses = []
     for tags in gold:
-        noisy = [tag if rng.random() > 0.08 else str(rng.choice(["O", *(f"B-{label}" for label in labels)])) for tag in tags]
+        choices = ["O", *(f"B-{label}" for label in labels)]
+        noisy = [tag if rng.random() > 0.08 else str(rng.choice(choices)) for tag in tags]
         # An inner tag that follows nothing of its label is no entity in IOB2; drop it, as a decoder would.
         for place, tag in enumerate(noisy):
             if tag.startswith("I-") and (place == 0 or noisy[place - 1] not in (tag, f"B-{tag[2:]}")):

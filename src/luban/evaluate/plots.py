@@ -110,67 +110,76 @@ def strip(value: float, low: float, high: float, span: tuple[float, float], whol
     return _svg(width, height, title, parts, "strip")
 
 
-def _frame(size: float, pad: float, x_title: str, y_title: str, y_from: float = 0.0) -> list[str]:
-    """Return the grid, ticks and titles of a square plot of shares."""
-    end = size - 12
-    parts = []
-    for mark in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x = pad + mark * (end - pad)
-        y = end - pad - mark * (end - pad - 12) + 12
-        parts += [_line(pad, y, end, y, "grid"), _text(x, size - pad + 18, percent(mark, 0), "axis", "middle"),
-                  _text(pad - 8, y + 4, percent(y_from + mark * (1 - y_from), 0), "axis", "end")]
-    middle = (12 + end - pad + 12) / 2
-    parts.append(_text((pad + end) / 2, size - 4, x_title, "axis title", "middle"))
-    parts.append(_text(12, middle, y_title, "axis title", "middle", f' transform="rotate(-90 12 {middle:.1f})"'))
-    return parts
+@dataclass(frozen=True, slots=True)
+class _Square:
+    """A square plot of shares: x from 0 to 1, y from `y_from` to 1."""
+
+    y_from: float = 0.0
+    size: float = 340.0
+    left: float = 56.0
+    right: float = 328.0
+    top: float = 12.0
+    floor: float = 288.0
+
+    def x(self, share: float) -> float:
+        return self.left + share * (self.right - self.left)
+
+    def y(self, share: float) -> float:
+        return self.floor - (share - self.y_from) / (1 - self.y_from) * (self.floor - self.top)
+
+    def frame(self, x_title: str, y_title: str) -> list[str]:
+        """Return the grid, ticks and titles."""
+        parts = []
+        for mark in (0.0, 0.25, 0.5, 0.75, 1.0):
+            parts.append(_text(self.x(mark), self.floor + 18, percent(mark, 0), "axis", "middle"))
+        marks = ticks(self.y_from, 1.0, 4)
+        for mark in marks:
+            parts += [_line(self.left, self.y(mark), self.right, self.y(mark), "grid"),
+                      _text(self.left - 8, self.y(mark) + 4, _tick(mark, marks[-1] - marks[-2]), "axis", "end")]
+        x, y = (self.left + self.right) / 2, (self.top + self.floor) / 2
+        parts.append(_text(x, self.size - 6, x_title, "axis title", "middle"))
+        parts.append(_text(12, y, y_title, "axis title", "middle", f' transform="rotate(-90 12 {y:.1f})"'))
+        return parts
 
 
 def reliability(bins: Sequence[Mapping[str, Any]], title: str, x_title: str, y_title: str) -> Markup:
     """Return a reliability diagram: for each bin the share that is right against the probability given."""
-    size, pad = 340.0, 52.0
-    end, floor = size - 12, size - pad
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return pad + x * (end - pad), floor - y * (floor - 12)
-
-    parts = _frame(size, pad, x_title, y_title)
+    square = _Square()
+    parts = square.frame(x_title, y_title)
     most = max((part["n"] for part in bins), default=0)
     for part in bins:
         if not part["n"]:
             continue
-        left, _ = at(part["low"], 0)
-        right, _ = at(part["high"], 0)
-        tall = max(1.0, part["n"] / most * (floor - 12) * 0.3)
-        parts.append(f'<rect x="{left + 0.5:.1f}" y="{floor - tall:.1f}" width="{max(right - left - 1, 1):.1f}" '
+        left, right = square.x(part["low"]), square.x(part["high"])
+        tall = max(1.0, part["n"] / most * (square.floor - square.top) * 0.3)
+        parts.append(f'<rect x="{left + 0.5:.1f}" y="{square.floor - tall:.1f}" width="{max(right - left - 1, 1):.1f}" '
                      f'height="{tall:.1f}" class="bar"><title>{part["n"]:,}</title></rect>')
-    parts.append(_line(*at(0, 0), *at(1, 1), "ideal"))
+    parts.append(_line(square.x(0), square.y(0), square.x(1), square.y(1), "ideal"))
     for part in bins:
         if not part["n"]:
             continue
-        x, y = at(part["confidence"], part["accuracy"])
-        parts.append(_line(x, at(0, part["accuracy_low"])[1], x, at(0, part["accuracy_high"])[1], "whisker main"))
+        x, y = square.x(part["confidence"]), square.y(part["accuracy"])
+        parts.append(_line(x, square.y(part["accuracy_low"]), x, square.y(part["accuracy_high"]), "whisker main"))
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="dot main"><title>'
                      f'{percent(part["confidence"])} → {percent(part["accuracy"])} ({part["n"]:,})</title></circle>')
-    return _svg(size, size, title, parts, "square")
+    return _svg(square.size, square.size, title, parts, "square")
 
 
 def risk(curve: Sequence[Mapping[str, Any]], title: str, x_title: str, y_title: str) -> Markup:
     """Return accuracy against the share of answers that is given, with its interval as a band."""
-    size, pad = 340.0, 52.0
-    end, floor = size - 12, size - pad
     least = min(point["accuracy"]["low"] for point in curve)
-    y_from = math.floor(least * 10) / 10 if least < 0.999 else 0.9
+    square = _Square(y_from=min(0.95, math.floor(least * 20) / 20))
 
     def at(x: float, y: float) -> str:
-        return f"{pad + x * (end - pad):.1f},{floor - (y - y_from) / (1 - y_from) * (floor - 12):.1f}"
+        return f"{square.x(x):.1f},{square.y(y):.1f}"
 
     upper = [at(point["coverage"], point["accuracy"]["high"]) for point in curve]
     lower = [at(point["coverage"], point["accuracy"]["low"]) for point in reversed(curve)]
     middle = [at(point["coverage"], point["accuracy"]["value"]) for point in curve]
-    parts = [*_frame(size, pad, x_title, y_title, y_from),
+    parts = [*square.frame(x_title, y_title),
              f'<polygon points="{" ".join(upper + lower)}" class="band"/>',
              f'<polyline points="{" ".join(middle)}" class="curve"/>']
-    return _svg(size, size, title, parts, "square")
+    return _svg(square.size, square.size, title, parts, "square")
 
 
 def heatmap(labels: Sequence[str], matrix: Sequence[Sequence[int]], title: str, gold: str, given: str) -> Markup:
@@ -178,8 +187,9 @@ def heatmap(labels: Sequence[str], matrix: Sequence[Sequence[int]], title: str, 
     n = len(labels)
     cell = 44.0 if n <= 8 else 30.0 if n <= 14 else 20.0
     longest = max(len(_cut(label, 22)) + sum(ord(letter) > 0x2E7F for letter in _cut(label, 22)) for label in labels)
-    left = min(190.0, 34 + 7.2 * longest)
-    top = min(150.0, 36 + 5.4 * longest)
+    left = max(80.0, min(190.0, 34 + 7.2 * longest))
+    is_flat = longest * 7 <= cell
+    top = 44.0 if is_flat else min(150.0, 36 + 5.4 * longest)
     width, height = left + cell * n + top * 0.75, top + cell * n + 8
     parts = [_text(left - 8, 14, f"{gold} ↓", "axis title", "end"), _text(left + 4, 14, f"{given} →", "axis title")]
     for place, label in enumerate(labels):
@@ -187,8 +197,8 @@ def heatmap(labels: Sequence[str], matrix: Sequence[Sequence[int]], title: str, 
         shown = f'<title>{escape(label)}</title>'
         parts.append(f'<text x="{left - 8:.1f}" y="{y + 4:.1f}" class="tick" text-anchor="end">{shown}'
                      f'{escape(_cut(label, 22))}</text>')
-        parts.append(f'<text x="{x:.1f}" y="{top - 6:.1f}" class="tick" transform="rotate(-45 {x:.1f} {top - 6:.1f})">'
-                     f'{shown}{escape(_cut(label, 22))}</text>')
+        turn = ('text-anchor="middle"' if is_flat else f'transform="rotate(-45 {x:.1f} {top - 6:.1f})"')
+        parts.append(f'<text x="{x:.1f}" y="{top - 6:.1f}" class="tick" {turn}>{shown}{escape(_cut(label, 22))}</text>')
     for row, counts in enumerate(matrix):
         total = sum(counts)
         for column, count in enumerate(counts):

@@ -7,7 +7,7 @@ from data is escaped by the templates. The same report gives the same bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def _render(environment: Any, template: str, report: Report, words: Words) -> st
         shown = {name: guard(value) if isinstance(value, str) else value for name, value in values.items()}
         return Markup(words(key, **shown))
 
-    environment.filters.update(percent=percent, points=points, number=number, pieces=pieces)
+    environment.filters.update(breaks=breaks, percent=percent, points=points, number=number, pieces=pieces)
     page = environment.get_template(template)
     text: str = page.render(t=say, words=words, plots=plots, report=report, d=report.details,
                             html_language=HTML_LANGUAGES[words.language], **_view(report, words, say))
@@ -135,6 +135,7 @@ def _view(report: Report, words: Words, say: Any) -> dict[str, Any]:
         "gain": _gain(report, best, names, say),
         "remarks": [_remark(remark, words, names, say) for remark in remarks(report)],
         "labels": label_rows(report),
+        "hidden": _repeated(report),
         "label_span": _span([scores["f1"] for scores in report.per_label.values()]),
         "slice_span": _span([Score(**part["score"]) for part in details["slices"]]),
         "settings": list(flatten(details["lock"])),
@@ -144,6 +145,12 @@ def _view(report: Report, words: Words, say: Any) -> dict[str, Any]:
         "confusion": _matrix(details["confusion"], words),
         "agreeing": comma(words).join(names.get(name, name) for name in details["suspects"].get("agreeing", ())),
     }
+
+
+def _repeated(report: Report) -> set[str]:
+    """Return scores that say what another says: with one answer a row, micro F1 is accuracy."""
+    single, micro = report.scores.get("accuracy"), report.scores.get("micro_f1")
+    return {"micro_f1"} if single and micro and abs(single.value - micro.value) < 1e-12 else set()
 
 
 def comma(words: Words) -> str:
@@ -180,11 +187,13 @@ def _gain(report: Report, best: str | None, names: Mapping[str, str], say: Any) 
     found = report.details["gains"][best]
     difference = found["differences"][report.details["main_score"]]
     verdict = "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "unclear"
-    value = abs(difference["value"]) if verdict == "worse" else difference["value"]
-    low, high = difference["low"], difference["high"]
-    if verdict == "worse":
-        low, high = -high, -low
-    sentences = [say(f"gain.{verdict}", name=names[best], difference=points(value), low=points(low), high=points(high))]
+    ends = [difference["low"], difference["high"]]
+    if verdict == "unclear":
+        low, high = map(points, ends)
+    else:
+        low, high = (points(end).lstrip("+−") for end in sorted(ends, key=abs))
+    value = points(difference["value"]) if verdict == "unclear" else points(abs(difference["value"])).lstrip("+")
+    sentences = [say(f"gain.{verdict}", name=names[best], difference=value, low=low, high=high)]
     sentences.append(say("gain.rows", n=f"{report.details['n_rows']:,}", mine=f"{found['only_one']:,}",
                          others=f"{found['only_other']:,}"))
     return sentences
@@ -196,7 +205,7 @@ def _remark(remark: Remark, words: Words, names: Mapping[str, str], say: Any) ->
     shown: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, list):
-            shown[name] = comma(words).join(value)
+            shown[name] = comma(words).join(value).replace(f"{comma(words)}…", " …")
         elif isinstance(value, float):
             shown[name] = f"{100 * value:.1f}" if name == "width" else percent(value)
         else:
@@ -214,19 +223,25 @@ def label_rows(report: Report) -> list[dict[str, Any]]:
 
     A label that does not occur in the test rows comes last: nothing is known of it.
     """
-    rows = [{"label": label, "precision": scores["precision"], "recall": scores["recall"], "f1": scores["f1"],
-             "support": scores["recall"].n} for label, scores in report.per_label.items()]
-    orders = {
+    rows: list[dict[str, Any]] = [
+        {"label": label, "precision": scores["precision"], "recall": scores["recall"], "f1": scores["f1"],
+         "support": scores["recall"].n} for label, scores in report.per_label.items()]
+    orders: dict[str, Callable[[dict[str, Any]], Any]] = {
         "f1": lambda row: (not row["support"], row["f1"].value, row["label"]),
         "precision": lambda row: (not row["precision"].n, row["precision"].value, row["label"]),
         "recall": lambda row: (not row["support"], row["recall"].value, row["label"]),
         "support": lambda row: (-row["support"], row["label"]),
-        "name": lambda row: row["label"],
+        "name": lambda row: _natural(row["label"]),
     }
     for name, key in orders.items():
         for place, row in enumerate(sorted(rows, key=key)):
             row[f"by_{name}"] = place
     return sorted(rows, key=lambda row: int(row["by_f1"]))
+
+
+def _natural(text: str) -> list[tuple[bool, int, str]]:
+    """Return a key that puts `label 9` before `label 10`."""
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", text)]
 
 
 def flatten(value: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
@@ -243,6 +258,13 @@ def flatten(value: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]
         else:
             pairs.append((path, "–" if inner is None or inner == {} else str(inner)))
     return pairs
+
+
+def breaks(text: str) -> Any:
+    """Return a name, escaped, that a line may be broken in after `_`, `-`, `/`, `.` and `:`."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_\-/.:])(?=.)", printable(text)))
 
 
 def pieces(text: str, spans: Sequence[Mapping[str, Any]],

@@ -16,6 +16,7 @@ _TABLE: dict[str, tuple[str, str]] = {
     "on_rows": ("measured on {n} test rows, {labels} labels", "在 {n} 条测试数据上测得，共 {labels} 个标签"),
     "interval": ("95% interval {low} to {high}", "95% 区间 {low} 至 {high}"),
     "interval.column": ("95% interval", "95% 区间"),
+    "range": ("{low} to {high}", "{low} 至 {high}"),
 
     "score.accuracy": ("Accuracy", "准确率"),
     "score.macro_f1": ("Macro F1", "宏平均 F1"),
@@ -50,24 +51,24 @@ _TABLE: dict[str, tuple[str, str]] = {
 
     "model.this": ("This model", "本模型"),
     "model.majority": ("Commonest answer", "最常见的答案"),
-    "model.tfidf": ("Word counts (TF-IDF)", "词频（TF-IDF）"),
-    "model.probe": ("Frozen base (probe)", "冻结底座（探针）"),
+    "model.tfidf": ("TF-IDF + regression", "TF-IDF + 逻辑回归"),
+    "model.probe": ("Linear probe", "线性探针"),
     "model.majority.tag": ("Dictionary of tokens", "词典"),
     "model.tfidf.tag": ("Linear tagger", "线性标注器"),
 
     "gain.title": ("What fine-tuning bought", "微调带来了什么"),
     "gain.better": (
-        "Fine-tuning is {difference} points better than the best baseline, {name} ({low} to {high}): "
-        "the gain is clear of chance.",
-        "微调比最好的基线（{name}）高 {difference} 个百分点（{low} 至 {high}）：提升明显，不是偶然。"),
+        "Fine-tuning is {difference} points better than the best baseline, {name}. "
+        "That is more than chance: between {low} and {high}.",
+        "微调比最好的基线“{name}”高 {difference} 个百分点，不是偶然：在 {low} 到 {high} 之间。"),
     "gain.unclear": (
-        "The best baseline, {name}, is within chance of this model: the difference is {difference} points "
-        "({low} to {high}).",
-        "最好的基线（{name}）与本模型的差别可能只是偶然：相差 {difference} 个百分点（{low} 至 {high}）。"),
+        "This model and the best baseline, {name}, can't be told apart on these rows: the difference is {difference} "
+        "points, between {low} and {high}.",
+        "在这些数据上，本模型与最好的基线“{name}”分不出高下：相差 {difference} 个百分点，在 {low} 到 {high} 之间。"),
     "gain.worse": (
-        "The best baseline, {name}, is better than this model by {difference} points ({low} to {high}): "
+        "The best baseline, {name}, is better than this model by {difference} points, between {low} and {high}: "
         "use it, or train anew.",
-        "最好的基线（{name}）比本模型高 {difference} 个百分点（{low} 至 {high}）：请改用它，或重新训练。"),
+        "最好的基线“{name}”比本模型高 {difference} 个百分点，在 {low} 到 {high} 之间：请改用它，或重新训练。"),
     "gain.rows": (
         "Of {n} rows, {mine} only this model has right, {others} only the baseline.",
         "{n} 条数据中，{mine} 条只有本模型答对，{others} 条只有基线答对。"),
@@ -83,7 +84,7 @@ _TABLE: dict[str, tuple[str, str]] = {
         "With {n} test rows the main score is only known to within {width} points; more test rows would tell more.",
         "测试数据只有 {n} 条，主要分数的区间宽达 {width} 个百分点；增加测试数据才能更准。"),
     "remark.no_gain": (
-        "No clear gain over the best baseline, {name}.", "相对最好的基线（{name}）没有明显提升。"),
+        "No clear gain over the best baseline, {name}.", "相对最好的基线“{name}”没有明显提升。"),
     "remark.slice": (
         "Clearly worse where {by} is {value}: {score} against {rest} elsewhere.",
         "在“{by}”为 {value} 的数据上明显更差：{score}，其余为 {rest}。"),
@@ -123,6 +124,8 @@ _TABLE: dict[str, tuple[str, str]] = {
     "trust.risk.about": (
         "Accuracy if only the surest answers are given and the rest are passed on to a person.",
         "只给出最有把握的回答、其余转交人工时的准确率。"),
+    "trust.risk.about.tag": (
+        "Precision if only the surest entities are kept.", "只保留最有把握的实体时的精确率。"),
     "trust.coverage": ("share answered", "作答比例"),
     "trust.accuracy": ("right among them", "其中正确的比例"),
     "trust.wanted": ("Wanted precision", "想要的精确率"),
@@ -130,8 +133,8 @@ _TABLE: dict[str, tuple[str, str]] = {
     "trust.from": ("From probability", "概率下限"),
     "trust.unreachable": ("not reached", "达不到"),
     "trust.note": (
-        "Seen on the test rows, for orientation: thresholds are chosen on validation rows (`wanted_precision`).",
-        "这是在测试数据上看到的，仅供参考：阈值应在验证数据上选择（`wanted_precision`）。"),
+        "Seen on the test rows, for orientation: the threshold in use is chosen on validation rows.",
+        "这是在测试数据上看到的，仅供参考：实际使用的阈值是在验证数据上选择的。"),
 
     "labels.title": ("Label by label", "逐个标签"),
     "labels.sort": ("Sort by", "排序"),
@@ -172,7 +175,7 @@ _TABLE: dict[str, tuple[str, str]] = {
     "slices.by": ("By", "按"),
     "slices.value": ("Slice", "切片"),
     "slices.below": ("worse", "更差"),
-    "slices.length": ("length in words or characters", "长度（词或字）"),
+    "slices.length": ("length (words or characters)", "长度（词或字）"),
     "slices.script": ("script", "文字"),
     "script.han": ("Chinese characters", "汉字"), "script.latin": ("Latin letters", "拉丁字母"),
     "script.kana": ("Japanese", "日文"), "script.hangul": ("Korean", "韩文"),
@@ -194,6 +197,8 @@ _TABLE: dict[str, tuple[str, str]] = {
     "nothing": ("(nothing)", "（无）"),
 
     "suspects.title": ("Test labels that may be wrong", "可能标错的测试数据"),
+    "suspects.gold": ("Labelled", "标注为"),
+    "suspects.given": ("Models say", "模型认为"),
     "suspects.about": (
         "The model is sure of another label, and so is every other model that can tell rows apart ({models}). "
         "{n} rows; have a person look at them.",
@@ -297,7 +302,7 @@ def number(value: float) -> str:
     """Return a number with at most three digits that count, and commas between thousands."""
     if value == int(value) or abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2g}" if abs(value) < 1 else f"{value:,.2f}"
+    return f"{value:.3g}"
 
 
 def percent(value: float, digits: int = 1) -> str:

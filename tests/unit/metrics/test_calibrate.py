@@ -142,4 +142,5 @@ def test_the_abstain_threshold_at_its_ends() -> None:
     assert abstain_threshold(confidence, np.zeros(200, bool), 0.95) == 1.0
     assert abstain_threshold(confidence, np.zeros(200, bool), 0.0) == 0.0
     assert abstain_threshold(np.zeros(0), np.zeros(0, bool), 0.9) == 1.0
-    assert abstain_threshold(np.full(200, 0.7), np.arange(200) < 100, 0.9) == 1.0, "rows of one probability stay together"
+    alike = np.full(200, 0.7)
+    assert abstain_threshold(alike, np.arange(200) < 100, 0.9) == 1.0, "rows of one probability stay together"

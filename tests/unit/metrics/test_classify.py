@@ -1,4 +1,4 @@
-"""Classification scores: what a user would notice, and their edges. Numbers are held to scikit-learn's in tests/golden."""
+"""Classification scores: what a user would notice, and their edges. tests/golden holds them to scikit-learn."""
 
 from __future__ import annotations
 

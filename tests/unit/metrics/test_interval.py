@@ -42,7 +42,8 @@ def test_bootstrap_of_a_share_agrees_with_wilson() -> None:
 
 def test_wilson_covers_as_promised() -> None:
     rng = np.random.default_rng(8)
-    inside = [score.low <= 0.97 <= score.high for score in (wilson(int(x), 150) for x in rng.binomial(150, 0.97, 2_000))]
+    scores = [wilson(int(hits), 150) for hits in rng.binomial(150, 0.97, 2_000)]
+    inside = [score.low <= 0.97 <= score.high for score in scores]
     assert 0.92 < np.mean(inside) < 0.98
 
 
