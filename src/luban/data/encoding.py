@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
+import logging
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from luban.data.problems import fault
 from luban.errors import DataError
 
+_log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
 _SAMPLE_BYTES = 1 << 18
+_GB18030 = re.compile(rb"[\x81-\xfe][0-9][\x81-\xfe][0-9]|[\x80-\xff][\x00-\xff]")
+_SYMBOL_IN_WORD = re.compile(r"[^\W\d_][¡-¿×÷][^\W\d_]")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -53,6 +58,7 @@ def find_encoding(path: Path) -> str:
         return "gb18030"
     guess = _guess(around)
     if guess and _first_broken(path, guess) is None:
+        _log.warning("%s: no UTF-8, UTF-16 or GB18030; read as %s, by its letters", path, guess)
         return guess
     raise _damaged(path, "utf-8", *broken)
 
@@ -122,30 +128,33 @@ def _mostly_utf8(sample: bytes) -> bool:
     """Tell whether wrong bytes are few beside characters of several bytes that are right."""
     text = sample.decode("utf-8", "replace")
     wrong = text.count("\ufffd")
-    right = sum(map(_beyond_ascii, text)) - wrong
+    right = sum(character > "\x7f" for character in text) - wrong
     return right > 4 * wrong
 
 
-def _beyond_ascii(character: str) -> bool:
-    return character > "\x7f"
-
-
 def _mostly_gb2312(sample: bytes) -> bool:
-    """Tell whether bytes beyond ASCII come in the pairs of GB 2312 (0xA1 to 0xF7, then 0xA1 to 0xFE), nine of ten."""
-    pairs = right = position = 0
-    while position < len(sample) - 1:
-        if sample[position] < 0x80:
-            position += 1
-            continue
-        pairs += 1
-        right += 0xA1 <= sample[position] <= 0xF7 and 0xA1 <= sample[position + 1] <= 0xFE
-        position += 2
-    return pairs > 0 and right >= 0.9 * pairs
+    """Tell whether nine of ten characters beyond ASCII are of GB 2312, or of four bytes as emoji in GB18030."""
+    found = _GB18030.findall(sample)
+    right = sum(len(character) == 4 or (0xA1 <= character[0] <= 0xF7 and character[1] >= 0xA1) for character in found)
+    if not found or right < 0.9 * len(found):
+        return False
+    # EUC-KR and EUC-JP use the same bytes: there Hangul has no lead above 0xC8, and kana have 0xA4 and 0xA5.
+    leads = [character[0] for character in found if len(character) == 2]
+    if len(leads) < 50:
+        return True
+    n_kana = sum(lead in (0xA4, 0xA5) for lead in leads)
+    return n_kana < 0.2 * len(leads) and sum(lead > 0xC8 for lead in leads) >= 0.1 * len(leads)
 
 
 def _guess(sample: bytes) -> str:
+    """Return what charset-normalizer takes the bytes for; of Western code pages, which are alike, cp1252."""
     from charset_normalizer import from_bytes
 
-    detect: Callable[[bytes], object] = from_bytes
-    best = getattr(detect(sample), "best", lambda: None)()
-    return str(best.encoding) if best is not None else ""
+    best = from_bytes(sample).best()
+    if best is None:
+        return ""
+    is_latin = not any(character > "\u024f" and character.isalpha() for character in str(best))
+    western = sample.decode("cp1252", "replace")
+    if is_latin and "\ufffd" not in western and not _SYMBOL_IN_WORD.search(western):
+        return "cp1252"
+    return best.encoding
