@@ -5,6 +5,8 @@
 >>> engine.predict(["Where is my card?"])[0].label
 'card_arrival'
 
+and to make one: `luban.run(luban.open_project("luban.yaml"))`.
+
 Names are imported when they are first used, so that `import luban` costs little, and a bundle answers without torch.
 """
 
@@ -39,8 +41,11 @@ if TYPE_CHECKING:
         TrainError,
         UnknownPlugin,
     )
+    from luban.project.load import load as open_project
     from luban.records import Finding, Prediction, Progress, Report, Score, Span, Step
-    from luban.stages import check, export, init, predict_file, run
+    from luban.stages.init import init
+    from luban.stages.predict import predict_file
+    from luban.stages.run import check, export, run
 
 __version__ = "0.1.0"
 
@@ -70,9 +75,13 @@ _HOMES = {
         "UnknownPlugin",
     ),
     "luban.records": ("Finding", "Prediction", "Progress", "Report", "Score", "Span", "Step"),
-    "luban.stages": ("check", "export", "init", "predict_file", "run"),
+    "luban.stages.init": ("init",),
+    "luban.stages.predict": ("predict_file",),
+    "luban.stages.run": ("check", "export", "run"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+_OTHERWISE = {"open_project": ("luban.project.load", "load")}
 
 __all__ = [
     "BadRequest",
@@ -109,6 +118,7 @@ __all__ = [
     "export",
     "init",
     "load",
+    "open_project",
     "predict_file",
     "run",
 ]
@@ -133,9 +143,10 @@ def load(bundle: str | os.PathLike[str], *, threads: int = 0) -> Engine:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _HOME and name not in _OTHERWISE:
         raise AttributeError(f"module 'luban' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    home, own_name = _OTHERWISE.get(name) or (_HOME[name], name)
+    value = getattr(importlib.import_module(home), own_name)
     globals()[name] = value
     return value
 

@@ -187,6 +187,27 @@ def test_every_package_that_is_imported_is_declared() -> None:
     assert not undeclared
 
 
+def test_every_package_that_is_declared_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    homes = metadata.packages_distributions()
+    used = {
+        home.lower().replace("_", "-")
+        for module in modules()
+        for found in imports(module)
+        for home in homes.get(found.name.split(".")[0], ())
+    }
+    unused = {requirement.split(">")[0] for requirement in wanted} - used - NEEDED_BY_OTHERS
+    assert not unused
+
+
+NEEDED_BY_OTHERS = {
+    "opencc-python-reimplemented",  # its dictionaries, which `data.clean` reads
+    "onnxscript",  # by torch's exporter
+    "tensorboard",  # by torch.utils.tensorboard
+}
+
+
 def test_every_pin_that_is_needed_is_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]

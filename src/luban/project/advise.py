@@ -136,7 +136,9 @@ def base_for(languages: Mapping[str, float], bases: Sequence[str] = ()) -> tuple
 
 
 def _percent(share: float) -> str:
-    return f"{math.floor(share * 100)}%" if share < 1 else "all"
+    if share >= 1:
+        return "all"
+    return f"{math.floor(share * 100)}%" if share >= 0.1 else f"{math.floor(share * 1000) / 10:g}%"
 
 
 def _data(facts: Facts) -> Iterator[Advice]:
