@@ -24,7 +24,7 @@ def test_every_problem_is_told_with_place_line_and_mend(capsys: pytest.CaptureFi
     out, err = capsys.readouterr()
     assert exit_code == codes(ProjectError).exit
     assert out == ""
-    assert [line.rstrip() for line in err.splitlines()] == [
+    assert err.splitlines() == [
         "error: 2 problems in luban.yaml",
         "  train.epochs  line 7",
         "    got 'three', wanted a number above 0",

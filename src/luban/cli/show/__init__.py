@@ -7,7 +7,7 @@ are asked for. rich is imported when something is first drawn, so that `luban pr
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,14 +72,12 @@ class Show:
             self.print(draw())
 
     def print(self, *drawn: RenderableType) -> None:
-        """Print to stdout; in a file or a pipe lines end where their text ends."""
-        if self.out.is_terminal:
-            self.out.print(*drawn, sep="\n")
-            return
-        with self.out.capture() as captured:
-            self.out.print(*drawn, sep="\n")
-        sys.stdout.writelines(line.rstrip() + "\n" for line in captured.get().splitlines())
-        sys.stdout.flush()
+        """Print to stdout."""
+        _print(self.out, drawn)
+
+    def tell(self, *drawn: RenderableType) -> None:
+        """Print to stderr."""
+        _print(self.err, drawn)
 
     def emit(self, event: str, facts: Mapping[str, Any]) -> None:
         """Write one JSON line that says what it is, at once."""
@@ -94,6 +92,17 @@ class Show:
             from rich.text import Text
 
             self.out.print(Text.assemble(("next: ", "dim"), (text, "bold")), soft_wrap=True)
+
+
+def _print(console: Console, drawn: Sequence[RenderableType]) -> None:
+    """Print, one below the other; in a file or a pipe lines end where their text ends."""
+    if console.is_terminal:
+        console.print(*drawn, sep="\n")
+        return
+    with console.capture() as captured:
+        console.print(*drawn, sep="\n")
+    console.file.writelines(line.rstrip() + "\n" for line in captured.get().splitlines())
+    console.file.flush()
 
 
 def _console(stream: TextIO) -> Console:

@@ -1,17 +1,87 @@
-"""Answers drawn for a person; for a program they are the same JSON lines that `luban predict FILE` writes."""
+"""Answers: lines for a person in a terminal, JSON lines for a program, and the summary of a file's answers.
+
+An answer to a text is the same JSON as the line of a file that `luban predict FILE -o answers.jsonl` writes.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from luban.cli.show import words
+from luban.cli.show import machine, words
+from luban.errors import DataError, Problem
 from luban.records import Prediction, Span
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.text import Text
 
+    from luban.bundle.batch import Predicted
+    from luban.bundle.engine import Engine
+    from luban.cli.show import Show
+    from luban.tasks import Task
+
 N_SCORES = 10
-"""How many labels are listed where all scores are asked for; a file has them all."""
+"""How many labels are listed where a person asks for all scores; JSON has them all."""
+DECIMALS = 6
+"""Digits of a probability behind the point, as in a file of answers."""
+_BLOCK_BYTES = 1 << 16
+
+
+def nobody_writes_stdin() -> bool:
+    """Return whether stdin is a terminal, so that to wait for lines would look like a hang."""
+    return sys.stdin is None or sys.stdin.isatty()
+
+
+def stdin_blocks() -> Iterator[list[str]]:
+    """Yield the lines of stdin in blocks of what is there by then, so that a slow writer gets each answer at once.
+
+    Raises:
+        DataError: a line is not UTF-8; the message has its number.
+    """
+    waiting, n_lines = b"", 0
+    while block := os.read(sys.stdin.fileno(), _BLOCK_BYTES):
+        *lines, waiting = (waiting + block).split(b"\n")
+        if lines:
+            yield [_decoded(line, n_lines + number) for number, line in enumerate(lines, 1)]
+            n_lines += len(lines)
+    if waiting:
+        yield [_decoded(waiting, n_lines + 1)]
+
+
+def write(show: Show, bundle: Path, texts: Sequence[str] | Iterator[list[str]], *, scores: bool, threads: int) -> None:
+    """Answer texts, or blocks of texts as they come, and write each block's answers at once.
+
+    Args:
+        show: decides between lines for a person and JSON lines.
+        bundle: the sealed folder.
+        texts: all at once, or blocks.
+        scores: give every label's probability.
+        threads: of the matrix products; 0 uses every core.
+    """
+    from luban.bundle.engine import Engine
+
+    engine = Engine.open(bundle, threads=threads)
+    blocks: Iterable[list[str]] = [list(texts)] if isinstance(texts, Sequence) else texts
+    for block in blocks:
+        _write_block(show, engine, block, scores)
+
+
+def facts(text: str, prediction: Prediction, task: Task, *, scores: bool) -> dict[str, Any]:
+    """Return an answer as JSON values: `label`, or `labels` where a text may have several, or `spans`."""
+    if task.per_token:
+        spans = [{**machine.plain(span), "score": round(span.score, DECIMALS)} for span in prediction.spans]
+        return {"text": text, "spans": spans}
+    many = bool(getattr(task, "multi_label", False))
+    named: dict[str, Any] = {"labels": list(prediction.labels)} if many else {"label": prediction.label}
+    found = {"text": text, **named, "score": round(prediction.score, DECIMALS)}
+    if scores:
+        found["scores"] = {label: round(score, DECIMALS) for label, score in prediction.scores.items()}
+    return found
 
 
 def draw(text: str, prediction: Prediction, *, scores: bool) -> Text:
@@ -39,6 +109,68 @@ def draw(text: str, prediction: Prediction, *, scores: bool) -> Text:
         if len(best) > N_SCORES:
             line.append(f"\n  and {len(best) - N_SCORES} more", "dim")
     return line
+
+
+@contextmanager
+def aside(output: Path | None) -> Iterator[Path]:
+    """Yield where a file's answers are written: the output, or a file that lasts as long as the block.
+
+    Answers for stdout wait in a file rather than in memory, which a large input would fill.
+    """
+    if output is not None:
+        yield output
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="luban-answers-") as folder:
+        yield Path(folder) / "answers.jsonl"
+
+
+def copy_to_stdout(path: Path) -> None:
+    """Write a file of answers to stdout."""
+    with path.open(encoding="utf-8", newline="") as file:
+        while block := file.read(_BLOCK_BYTES):
+            sys.stdout.write(block)
+    sys.stdout.flush()
+
+
+def summary_facts(done: Predicted) -> dict[str, Any]:
+    """Return what became of a file of answers, as JSON values; the answers are in the file."""
+    return {key: value for key, value in machine.plain(done).items() if key != "answers"}
+
+
+def summary(done: Predicted) -> RenderableType:
+    """Return one line on what became of a file of answers."""
+    from rich.text import Text
+
+    line = Text.assemble(f"{words.count(done.rows)} rows answered in ", str(done.output or "stdout"))
+    details = [f"{words.seconds(done.seconds)}, {words.rate(done.rows_per_s)} rows/s"]
+    if done.resumed:
+        details.append(f"{words.count(done.resumed)} of them by a stopped call before")
+    if done.abstained:
+        details.append(f"{words.count(done.abstained)} with no label or entity")
+    return line.append(f"  ({'; '.join(details)})", "dim")
+
+
+def _write_block(show: Show, engine: Engine, texts: list[str], scores: bool) -> None:
+    predictions = engine.predict(texts)
+    if sys.stdout.isatty() and not show.json:
+        for text, prediction in zip(texts, predictions, strict=True):
+            show.out.print(draw(text, prediction, scores=scores))
+        return
+    for text, prediction in zip(texts, predictions, strict=True):
+        sys.stdout.write(machine.line(facts(text, prediction, engine.task, scores=scores)) + "\n")
+    sys.stdout.flush()
+
+
+def _decoded(line: bytes, number: int) -> str:
+    try:
+        text = line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        got = f"bytes that are not UTF-8 (byte {error.start + 1} of the line)"
+        problem = Problem("standard input", got, "UTF-8 text", number, "recode it, e.g. `iconv -f GB18030 -t UTF-8`")
+        raise DataError([problem]) from error
+    return text
 
 
 def _marked(text: str, spans: tuple[Span, ...]) -> Text:

@@ -59,7 +59,7 @@ def tell(show: Show, error: LubanError) -> int:
     else:
         _say(show, error.message)
     if error.hint:
-        show.err.print(Text.assemble(("  fix: ", "cyan"), words.safe(error.hint, lines=True)))
+        show.tell(Text.assemble(("  fix: ", "cyan"), words.safe(error.hint, lines=True)))
     return exit_code
 
 
@@ -74,7 +74,7 @@ def tell_usage(show: Show, error: click.ClickException) -> int:
         return USAGE
     _say(show, said)
     if context is not None:
-        show.err.print(Text.assemble(("  see: ", "cyan"), f"{context.command_path} --help"))
+        show.tell(Text.assemble(("  see: ", "cyan"), f"{context.command_path} --help"))
     return USAGE
 
 
@@ -100,10 +100,12 @@ def tell_missing(show: Show, error: ModuleNotFoundError, arguments: Sequence[str
 def tell_interrupted(show: Show, goes_on: bool) -> int:
     """Tell that the user stopped it, and what becomes of what was done."""
     said = "stopped. Run the same command again: it goes on from here" if goes_on else "stopped"
+    from rich.text import Text
+
     if show.json:
         show.emit("error", {"kind": "Interrupted", "message": said, "hint": "", "exit": INTERRUPTED})
     else:
-        show.err.print(said, style="yellow", soft_wrap=True)
+        show.tell(Text(said, style="yellow"))
     return INTERRUPTED
 
 
@@ -133,7 +135,7 @@ def _written_down(error: Exception, arguments: Sequence[str]) -> Path:
 def _say(show: Show, text: str) -> None:
     from rich.text import Text
 
-    show.err.print(Text.assemble(("error: ", "bold red"), words.safe(text, lines=True)))
+    show.tell(Text.assemble(("error: ", "bold red"), words.safe(text, lines=True)))
 
 
 def _problem(show: Show, problem: Problem) -> None:
@@ -145,7 +147,7 @@ def _problem(show: Show, problem: Problem) -> None:
     if problem.line is not None:
         place.append(f"  line {problem.line}", "not bold dim")
     said = Text.assemble(("got ", "dim"), words.safe(problem.got), (", wanted ", "dim"), words.safe(problem.wanted))
-    show.err.print(Padding(place, (0, 0, 0, 2)))
-    show.err.print(Padding(said, (0, 0, 0, 4)))
+    show.tell(Padding(place, (0, 0, 0, 2)))
+    show.tell(Padding(said, (0, 0, 0, 4)))
     if problem.hint:
-        show.err.print(Padding(Text.assemble(("fix: ", "cyan"), words.safe(problem.hint)), (0, 0, 0, 4)))
+        show.tell(Padding(Text.assemble(("fix: ", "cyan"), words.safe(problem.hint)), (0, 0, 0, 4)))

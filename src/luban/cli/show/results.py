@@ -135,17 +135,15 @@ def bases(listed: Sequence[BaseListing], console: Console, *, whole: bool) -> Re
         return Group(*(part for base in listed for part in (_base(base), Text())))
     wide = console.width >= 110
     table = _grid(header=True)
-    for column in ("base", "size", *(["parameters"] if wide else []), "languages", "licence", "here"):
+    for column in ("base", "size", *(["parameters"] if wide else []), "languages", "here"):
         right = column in ("size", "parameters")
         table.add_column(header=column, header_style="dim", no_wrap=True, justify="right" if right else "left")
-    if wide:
-        table.add_column(header="good for", header_style="dim")
+    for column in ("good for", "licence") if wide else ("licence",):
+        table.add_column(header=column, header_style="dim", overflow="fold")
     for base in listed:
         row: list[RenderableType] = [Text(base.name, style="bold"), words.megabytes(base.size_mb)]
         row += [f"{base.parameters / 1e6:.0f} M"] if wide else []
-        row += [_some(base.languages, 3 if wide else 2), base.licence, _here(base)]
-        if wide:
-            row.append(words.safe(base.good_for))
+        row += [_some(base.languages, 3), _here(base), *([base.good_for] if wide else []), base.licence]
         table.add_row(*row)
     foot = "a base that is not here is fetched when a project first uses it; `luban bases NAME` tells more of one"
     return Group(table, Text(), Text(foot, style="dim"))
