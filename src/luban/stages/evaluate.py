@@ -15,6 +15,7 @@ from luban.bundle.engine import Engine
 from luban.data.split import Splits
 from luban.errors import BelowGate
 from luban.evaluate import baselines, render, score
+from luban.files import read_json
 from luban.models import checkpoint
 from luban.models.processor import Processor
 from luban.project import lock
@@ -42,14 +43,15 @@ def evaluate(run: Run, splits: Splits, task: Task, probed: Probed | None) -> Rep
         "code_digest": code_digest("metrics", "evaluate", "bundle", "tasks"),
     }
     run.stage("evaluate", inputs, [BUNDLE], lambda: _work(run, splits, task, probed))
-    return render.read(run.folder / REPORT)
+    return render.from_json(read_json(run.folder / REPORT))
 
 
 def _work(run: Run, splits: Splits, task: Task, probed: Probed | None) -> dict[str, Any]:
     project = run.loaded.project
     parts = checkpoint.read_parts(run.folder / CHECKPOINT)
     facts = run.remember("export") or {}
-    runner = runtimes.open(project.export.runtime, run.folder / GRAPH, facts["runtime"])
+    runtime = runtimes.catalogue.load(project.export.runtime)
+    runner = runtime.open(run.folder / GRAPH, facts["runtime"], project.train.threads)
     engine = Engine(
         name=project.name, task=task, processor=parts.processor, runner=runner, calibration=Calibration(),
         facts=parts.task["facts"],

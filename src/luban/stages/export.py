@@ -33,11 +33,12 @@ def export(run: Run, splits: Splits, task: Task) -> Mapping[str, Any]:
         model, parts = checkpoint.load(run.folder / CHECKPOINT, make_head)
         rows = task.encode(sample(splits), parts.processor)
         kind = run.loaded.project.export.runtime
+        runtime = runtimes.catalogue.load(kind)
         run.tell("export", f"writing for {kind}")
         with new_folder(run.folder / GRAPH, replace=True) as aside:
-            facts = runtimes.write(kind, model, aside, rows)
+            facts = runtime.write(model, aside, rows)
             run.tell("export", "comparing its answers with torch's")
-            runner = runtimes.open(kind, aside, facts)
+            runner = runtime.open(aside, facts, run.loaded.project.train.threads)
             compared = parity.check(
                 model, runner, rows, pad_id=parts.processor.pad_id, per_token=task.per_token,
                 max_difference=run.loaded.project.export.max_difference,

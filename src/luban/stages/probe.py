@@ -93,7 +93,9 @@ def _work(run: Run, splits: Splits, base: BaseFolder, task: Task, processor: Pro
     held_out = np.zeros((0, task.n_outputs), np.float32)
     if len(splits.train) <= MAX_ROWS and not task.per_token:
         run.tell("probe", "judging each training row by the others")
-        held_out = linear.out_of_fold(found["train"], targets, task.n_outputs, seed=settings.seed)
+        held_out = linear.out_of_fold(
+            found["train"], targets, task.n_outputs, seed=settings.seed, penalty=fitted.penalty
+        )
     validation = rows["validation"]
     predictions = predict(fitted.logits(found["validation"]), encoded["validation"], validation, task)
     score = task.score(task.gold(validation), predictions, intervals=False)[task.main_score].value

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 MAX_EXAMPLES = 50_000
 """Examples that a probe is fitted on, at most: more change a linear model little."""
-INVERSE_PENALTY = 1.0
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Inverse strengths of the penalty on weights that are tried, strongest first."""
 FOLDS = 5
 
 
@@ -35,6 +36,8 @@ class Probe:
     """(K, D) float32."""
     bias: np.ndarray
     """(K,) float32."""
+    penalty: float
+    """Inverse strength of the penalty on weights that it was fitted with."""
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Return (E, K) for features (E, D)."""
@@ -93,30 +96,38 @@ def features(
     return out
 
 
-def fit(x: np.ndarray, targets: np.ndarray, n_outputs: int, *, seed: int) -> Probe:
+def fit(x: np.ndarray, targets: np.ndarray, n_outputs: int, *, seed: int, penalty: float | None = None) -> Probe:
     """Fit the probe.
+
+    Without a penalty, that is taken under which a probe of the other rows gives a held-out fifth its labels with the
+    least surprise. A probe that is too free would know the training rows by heart, and leave fine-tuning nothing.
 
     Args:
         x: (E, D) features.
         targets: (E,) int64 classes, or (E, K) zeros and ones.
         n_outputs: K; classes that no example has get a small weight.
-        seed: start of the random numbers that choose examples where there are too many.
+        seed: start of the random numbers that choose examples.
+        penalty: inverse strength of the penalty on weights; None tries several.
     """
+    from threadpoolctl import threadpool_limits
+
     if len(x) > MAX_EXAMPLES:
         chosen = np.sort(np.random.default_rng(seed).choice(len(x), MAX_EXAMPLES, replace=False))
         x, targets = x[chosen], targets[chosen]
     mean, spread = x.mean(0), x.std(0) + 1e-6
-    scaled = (x - mean) / spread
-    if targets.ndim == 2:
-        parts = [_binary(scaled, targets[:, k]) for k in range(n_outputs)]
-        weight, bias = np.stack([w for w, _ in parts]), np.array([b for _, b in parts])
-    else:
-        weight, bias = _multinomial(scaled, targets, n_outputs)
+    scaled = ((x - mean) / spread).astype(np.float32)
+    # One thread: the products are too small to share, and spinning threads would slow each other tenfold.
+    with threadpool_limits(1):
+        if penalty is None:
+            penalty = _least_surprise(scaled, targets, n_outputs, seed)
+        weight, bias = _weights(scaled, targets, n_outputs, penalty)
     weight = weight / spread
-    return Probe(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32))
+    return Probe(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32), penalty)
 
 
-def out_of_fold(x: np.ndarray, targets: np.ndarray, n_outputs: int, *, seed: int) -> np.ndarray:
+def out_of_fold(
+    x: np.ndarray, targets: np.ndarray, n_outputs: int, *, seed: int, penalty: float | None = None
+) -> np.ndarray:
     """Return logits (E, K) of each example by a probe that was fitted without it."""
     order = np.random.default_rng(seed).permutation(len(x))
     fold = np.zeros(len(x), np.int64)
@@ -125,18 +136,48 @@ def out_of_fold(x: np.ndarray, targets: np.ndarray, n_outputs: int, *, seed: int
     for held in range(FOLDS):
         inside = fold == held
         if inside.any() and not inside.all():
-            out[inside] = fit(x[~inside], targets[~inside], n_outputs, seed=seed).logits(x[inside])
+            out[inside] = fit(x[~inside], targets[~inside], n_outputs, seed=seed, penalty=penalty).logits(x[inside])
     return out
 
 
-def _multinomial(x: np.ndarray, targets: np.ndarray, n_outputs: int) -> tuple[np.ndarray, np.ndarray]:
+def _least_surprise(x: np.ndarray, targets: np.ndarray, n_outputs: int, seed: int) -> float:
+    """Return the penalty that serves a held-out fifth best."""
+    if len(x) < 2 * FOLDS:
+        return PENALTIES[0]
+    held = np.random.default_rng(seed).permutation(len(x)) % FOLDS == 0
+    surprises = []
+    for penalty in PENALTIES:
+        weight, bias = _weights(x[~held], targets[~held], n_outputs, penalty)
+        surprises.append(_surprise(x[held] @ weight.T + bias, targets[held]))
+        if surprises[-1] > min(surprises):
+            break  # the surprise falls, then rises
+    return PENALTIES[int(np.argmin(surprises))]
+
+
+def _surprise(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Return the mean negative log-probability of targets, (E,) classes or (E, K) zeros and ones."""
+    if targets.ndim == 2:
+        return float(np.logaddexp(0, np.where(targets > 0.5, -logits, logits)).mean())
+    top = logits.max(1, keepdims=True)
+    total = np.log(np.exp(logits - top).sum(1)) + top[:, 0]
+    return float((total - logits[np.arange(len(logits)), targets]).mean())
+
+
+def _weights(x: np.ndarray, targets: np.ndarray, n_outputs: int, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     """Return weights (K, D) and biases (K,) in the scale of x."""
+    if targets.ndim == 1:
+        return _multinomial(x, targets, n_outputs, penalty)
+    parts = [_binary(x, targets[:, k], penalty) for k in range(n_outputs)]
+    return np.stack([weight for weight, _ in parts]), np.array([bias for _, bias in parts])
+
+
+def _multinomial(x: np.ndarray, targets: np.ndarray, n_outputs: int, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((n_outputs, x.shape[1])), np.full(n_outputs, -10.0)
     present = np.unique(targets)
     if len(present) == 1:
         bias[present] = 0.0
         return weight, bias
-    model = _regression().fit(x, targets)
+    model = _regression(penalty).fit(x, targets)
     if len(present) == 2:  # the library keeps one row for two classes
         weight[present] = np.stack([-model.coef_[0] / 2, model.coef_[0] / 2])
         bias[present] = [-model.intercept_[0] / 2, model.intercept_[0] / 2]
@@ -145,16 +186,16 @@ def _multinomial(x: np.ndarray, targets: np.ndarray, n_outputs: int) -> tuple[np
     return weight, bias
 
 
-def _binary(x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
+def _binary(x: np.ndarray, targets: np.ndarray, penalty: float) -> tuple[np.ndarray, float]:
     if targets.min() == targets.max():
         return np.zeros(x.shape[1]), 4.0 if targets.max() else -4.0
-    model = _regression().fit(x, targets > 0.5)
+    model = _regression(penalty).fit(x, targets > 0.5)
     return model.coef_[0], float(model.intercept_[0])
 
 
-def _regression() -> Any:
+def _regression(penalty: float) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     warnings.simplefilter("ignore", ConvergenceWarning)  # a probe need not be at the optimum's last digit
-    return LogisticRegression(C=INVERSE_PENALTY, max_iter=60, tol=1e-3)
+    return LogisticRegression(C=penalty, max_iter=60, tol=1e-3)
