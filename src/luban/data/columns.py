@@ -107,7 +107,7 @@ def _kind_of_lists(present: Sequence[Any]) -> str:
         if few and _most(isinstance(part, int) for part in elements):
             return "labels"
         return "spans" if _most(_is_spans(value) for value in filled) else "object"
-    if _most(map(_TAG.fullmatch, elements)):
+    if _most(isinstance(part, str) and _TAG.fullmatch(part) for part in elements):
         return "tags"
     return "labels" if few and len(elements) <= 6 * len(filled) else "tokens"
 
@@ -161,7 +161,7 @@ def _is_spans(value: Any) -> bool:
 
 def _elements(present: Sequence[Any], separator: str | None) -> list[Any]:
     if separator:
-        return [part.strip() for value in present for part in value.split(separator)]
+        return [part.strip() for value in present for part in str(value).split(separator)]
     return [
         part
         for value in present

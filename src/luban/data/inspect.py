@@ -255,9 +255,9 @@ def _lengths(value: Any) -> set[int]:
 def _fits(column: Column, tags: Column) -> bool:
     """Tell whether a column has as many tokens (or words, or characters) as there are tags, in nearly all rows."""
     pairs = [
-        (_lengths(text), len(tag.split()) if isinstance(tag, str) else len(tag))
+        (_lengths(text), len(tag.split() if isinstance(tag, str) else tag))
         for text, tag in zip(column.values, tags.values, strict=True)
-        if text is not None and tag is not None
+        if text is not None and isinstance(tag, str | list)
     ]
     return bool(pairs) and sum(wanted in counts for counts, wanted in pairs) >= 0.9 * len(pairs)
 

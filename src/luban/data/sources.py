@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from luban.data.encoding import find_encoding
 from luban.data.objects import read_json, read_jsonl
@@ -23,6 +24,7 @@ _BY_SUFFIX = {
     ".iob2": "conll",
 }  # fmt: skip
 _LINE_FORMATS = frozenset({"csv", "tsv", "jsonl", "conll", "lines", "xlsx"})
+_HOLDERS = ("data", "rows", "records", "examples", "items")  # names of the list of rows in an object
 _TAG = re.compile(r"O|[BIMESLUW]([-_].+)?")
 
 
@@ -72,7 +74,7 @@ def _open_file(path: Path) -> Source:
     encoding = find_encoding(path)
     sample = Source(path, kind, encoding).sample()
     if kind in ("json", "jsonl", ""):
-        kind = _json_kind(sample) or kind
+        kind = _json_kind(sample, kind) or kind
     if kind in ("", "tsv"):
         kind = _line_kind(sample, kind)
     if kind == "json" and not sample.lstrip().startswith(("[", "{")):
@@ -81,7 +83,7 @@ def _open_file(path: Path) -> Source:
     return Source(path, kind, encoding, fixed=fixed)
 
 
-def _json_kind(sample: str) -> str:
+def _json_kind(sample: str, kind: str) -> str:
     """Return `jsonl` where the first line is a whole object, `json` where JSON begins otherwise, else nothing."""
     start = sample.lstrip()
     if not start.startswith(("{", "[{", "[ ", "[\n", "[\r", "[]", "[\t")):
@@ -90,20 +92,24 @@ def _json_kind(sample: str) -> str:
         return "json"
     lines = start.split("\n", 2)
     try:
-        whole = isinstance(json.loads(lines[0]), dict)
+        first = json.loads(lines[0])
     except (ValueError, RecursionError):
-        whole = False
-    if not whole:
+        first = None
+    if not isinstance(first, dict):
         # A first line that is broken does not make the file one object: the lines after it tell.
         return "jsonl" if len(lines) > 1 and lines[1].lstrip().startswith('{"') else "json"
-    return "jsonl" if len(lines) > 1 and lines[1].strip() else _one_line_kind(lines[0])
+    return "jsonl" if len(lines) > 1 and lines[1].strip() else _one_line_kind(first, kind)
 
 
-def _one_line_kind(line: str) -> str:
-    """Return `json` for one object that holds the rows, `jsonl` for one that is a row."""
-    value = json.loads(line)
-    nested = [part for part in value.values() if isinstance(part, list) and part and isinstance(part[0], dict)]
-    return "json" if len(nested) == 1 and len(value) == 1 else "jsonl"
+def _one_line_kind(value: dict[str, Any], kind: str) -> str:
+    """Tell one object that holds the rows (`json`) from one that is a row (`jsonl`)."""
+    if kind == "jsonl":
+        return kind
+    if any(isinstance(value.get(name), list) for name in _HOLDERS) and not isinstance(value.get("data"), dict):
+        return "json"
+    lists = [part for part in value.values() if isinstance(part, list)]
+    columns = len(lists) == len(value) and len({len(part) for part in lists}) == 1
+    return "json" if columns and len(lists) > 0 else "jsonl"
 
 
 def _line_kind(sample: str, kind: str) -> str:
@@ -111,7 +117,7 @@ def _line_kind(sample: str, kind: str) -> str:
     lines = sample.splitlines()
     if len(sample) >= SAMPLE_CHARACTERS:
         lines = lines[:-1]
-    filled = [line for line in lines if line.strip() and not line.startswith("-DOCSTART-")]
+    filled = [line for line in lines if line.strip() and not line.startswith(("-DOCSTART-", "# "))]
     if not filled:
         return kind or "lines"
     parts = [conll_columns(line, "\t" in line) for line in filled]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -97,7 +98,8 @@ def _dialect(sample: str, kind: str, has_header: bool) -> tuple[str, _Quoting]:
     """Return the separator and the way of quoting, by trying them on the beginning of the file."""
     if kind == "tsv":
         # Most tab-separated files don't quote, and there a quote is a letter.
-        quoted = re.search(r'(^|\t)"', sample) is not None and _even(sample, "\t", csv.QUOTE_MINIMAL)[0] == 1.0
+        has_quotes = re.search(r'(?:^|\t)"', sample, re.MULTILINE) is not None
+        quoted = has_quotes and _even(sample, "\t", csv.QUOTE_MINIMAL)[0] == 1.0
         return "\t", csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     found = {mark: _even(sample, mark, csv.QUOTE_MINIMAL) for mark in ",;\t|"}
     usable = {mark: share for mark, (share, width) in found.items() if width > 1}
@@ -135,10 +137,11 @@ def read_xlsx(source: Source, rows_per_batch: int) -> Iterator[Raw]:
     """Yield the rows of a workbook's first sheet that has any."""
     import openpyxl
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.ExitStack() as opened:
         warnings.simplefilter("ignore")  # about styles and extensions, which don't matter here
         try:
-            book = openpyxl.load_workbook(source.path, read_only=True, data_only=True)
+            file = opened.enter_context(source.path.open("rb"))  # by its name openpyxl would judge it
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             sheets = [sheet for sheet in book.worksheets if hasattr(sheet, "iter_rows")]
             if not sheets:
                 raise fault(str(source.path), "a workbook without a table", "rows in the first sheet")
