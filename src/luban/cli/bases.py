@@ -13,12 +13,12 @@ from luban.cli.show import Show
 @options.output
 def command(show: Show, name: str | None) -> None:
     """List the pretrained bases that can be had here, or describe the one called NAME."""
-    from luban import stages
     from luban.cli.show import results
     from luban.errors import NotFound, did_you_mean
+    from luban.stages import machine
 
-    listed = [base for base in stages.bases() if name in (None, base.name)]
+    listed = [base for base in machine.bases() if name in (None, base.name)]
     if name is not None and not listed:
-        names = [base.name for base in stages.bases()]
+        names = [base.name for base in machine.bases()]
         raise NotFound(f"no base is called {name!r}", hint=did_you_mean(name, names))
     show.give("bases", {"bases": listed}, lambda: results.bases(listed, show.out, whole=name is not None))

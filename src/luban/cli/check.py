@@ -21,14 +21,14 @@ def command(show: Show, project: Path, overrides: tuple[str, ...], quick: bool) 
     Each finding is PASS, WARN or FAIL, with example rows and the mend. Settings may be given beside the file's, e.g.
     `train.epochs=3`.
     """
-    from luban import stages
     from luban.cli.show import findings as drawn
     from luban.cli.show import results
     from luban.project.load import load
+    from luban.stages.run import check
 
     loaded = load(project, overrides)
     with show.progress() as on_progress:
-        findings = stages.check(loaded, quick=quick, on_progress=on_progress)
+        findings = check(loaded, quick=quick, on_progress=on_progress)
     show.give("check", {"findings": findings}, lambda: drawn.draw(findings, show.out))
     if drawn.failed(findings):
         return codes(DataError).exit

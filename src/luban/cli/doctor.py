@@ -13,9 +13,12 @@ from luban.errors import PluginError, codes
 @options.output
 def command(show: Show) -> int:
     """Tell what this machine can do, what is missing, and which pip command mends it."""
-    from luban import stages
     from luban.cli.show import findings as drawn
+    from luban.records import Progress
+    from luban.stages.machine import doctor
 
-    findings = stages.doctor()
+    with show.progress() as on_progress:
+        on_progress(Progress("doctor", "measuring this machine"))
+        findings = doctor()
     show.give("doctor", {"findings": findings}, lambda: drawn.draw(findings, show.out))
     return codes(PluginError).exit if drawn.failed(findings) else 0

@@ -1,4 +1,4 @@
-"""`luban export`: up to the sealed bundle."""
+"""`luban export`: up to the exported graph."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from luban.cli.show import Show
 @options.force
 @options.output
 def command(show: Show, project: Path, overrides: tuple[str, ...], force: tuple[str, ...]) -> None:
-    """Run up to the sealed bundle: a folder that predicts, with everything needed to answer and to judge answers.
+    """Run up to the exported graph, and prove that it answers as the checkpoint does.
 
-    What is done already is not done again. Stop it anywhere and type it again: it goes on, to the same result.
+    `luban run` goes further: it judges the graph on test rows and seals the bundle. What is done already is not done
+    again. Stop it anywhere and type it again: it goes on, to the same result.
     """
-    from luban import stages
     from luban.cli.show import results
     from luban.project.load import load
+    from luban.stages.run import export
 
     loaded = load(project, overrides)
     with show.progress() as on_progress:
-        ran = stages.export(loaded, force=force, on_progress=on_progress)
+        ran = export(loaded, force=force, on_progress=on_progress)
     show.give("export", results.run_facts(ran), lambda: results.run(ran, show.out))
-    if ran.bundle is not None:
-        show.hint(f"luban predict FILE -o answers.jsonl{results.bundle_option(ran.bundle.folder)}")
+    show.hint(f"luban run{results.project_option(project)}")

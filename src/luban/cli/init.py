@@ -55,11 +55,11 @@ def command(
 
     Every value in the file is explicit, with the reason for it beside it in a comment.
     """
-    from luban import stages
     from luban.cli.show import results
+    from luban.stages.init import init
 
     with show.progress() as on_progress:
-        made = stages.init(
+        made = init(
             data,
             out=out,
             name=name,

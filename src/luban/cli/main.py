@@ -20,10 +20,10 @@ from luban.errors import LubanError, did_you_mean
 COMMANDS = {
     "init": "Look at a data file and write a project with advice.",
     "check": "Look for everything wrong with data or project, before any training.",
-    "run": "Check, train, evaluate and export; goes on where it was stopped.",
+    "run": "Check, train, export and evaluate; goes on where it was stopped.",
     "train": "Run up to the trained checkpoint.",
-    "evaluate": "Measure the model on test rows or on a data file.",
-    "export": "Run up to the sealed bundle.",
+    "evaluate": "Measure the model on its test rows, or a bundle on other rows.",
+    "export": "Run up to the exported graph, proven to answer as the checkpoint.",
     "predict": "Answer texts through a bundle.",
     "bases": "List the pretrained bases that can be had here.",
     "doctor": "Tell what this machine can do and what is missing.",

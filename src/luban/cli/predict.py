@@ -39,8 +39,8 @@ def command(
     beside the file's own columns, in its order, and a stopped call goes on where it was. Without it they go to stdout
     as JSON lines. Without FILE and --text, each line of stdin is a text.
     """
-    from luban import stages
     from luban.cli.show import answers
+    from luban.stages.predict import newest_bundle, predict_file
 
     piped = file is None and not texts
     if texts and file is not None:
@@ -51,12 +51,12 @@ def command(
         ctx.fail("--column goes with FILE")
     if piped and answers.nobody_writes_stdin():
         ctx.fail("give FILE, --text, or lines on stdin")
-    folder = bundle or stages.newest_bundle(Path.cwd())
+    folder = bundle or newest_bundle(Path.cwd())
     if file is None:
         answers.write(show, folder, texts if texts else answers.stdin_blocks(), scores=scores, threads=threads)
         return
     with show.progress(beside_answers=output is None) as on_progress, answers.aside(output) as place:
-        done = stages.predict_file(
+        done = predict_file(
             folder, file, place, text=column, scores=scores, resume=resume, threads=threads, on_progress=on_progress
         )
         if output is None:

@@ -1,4 +1,4 @@
-"""`luban run`: check, train, evaluate, export."""
+"""`luban run`: check, train, export, evaluate."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from luban.cli.show import Show
 @options.force
 @options.output
 def command(show: Show, project: Path, overrides: tuple[str, ...], force: tuple[str, ...]) -> None:
-    """Check, train, evaluate and export.
+    """Check, train, export and evaluate: to a report and a sealed bundle.
 
     What is done already is not done again. Stop it anywhere and type it again: it goes on, to the same result.
     """
-    from luban import stages
     from luban.cli.show import results
     from luban.project.load import load
+    from luban.stages.run import run
 
     loaded = load(project, overrides)
     with show.progress() as on_progress:
-        ran = stages.run(loaded, force=force, on_progress=on_progress)
+        ran = run(loaded, force=force, on_progress=on_progress)
     show.give("run", results.run_facts(ran), lambda: results.run(ran, show.out))
     if ran.bundle is not None:
         show.hint(f"luban predict FILE -o answers.jsonl{results.bundle_option(ran.bundle.folder)}")

@@ -19,12 +19,12 @@ def command(show: Show, project: Path, overrides: tuple[str, ...], force: tuple[
 
     What is done already is not done again. Stop it anywhere and type it again: it goes on, to the same result.
     """
-    from luban import stages
     from luban.cli.show import results
     from luban.project.load import load
+    from luban.stages.run import train
 
     loaded = load(project, overrides)
     with show.progress() as on_progress:
-        ran = stages.train(loaded, force=force, on_progress=on_progress)
+        ran = train(loaded, force=force, on_progress=on_progress)
     show.give("train", results.run_facts(ran), lambda: results.run(ran, show.out))
-    show.hint(f"luban evaluate{results.project_option(project)}")
+    show.hint(f"luban run{results.project_option(project)}")

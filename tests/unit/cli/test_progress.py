@@ -106,7 +106,7 @@ def test_a_note_of_a_step_is_never_lost() -> None:
     display.update(training(1))
     display.update(training(2))
     display.update(training(3, note="the loss was not finite"))
-    assert "warning: train, step 3: the loss was not finite" in stream.getvalue().splitlines()
+    assert "train: step 3: the loss was not finite" in stream.getvalue().splitlines()
     assert len(stream.getvalue().splitlines()) == 3
 
 

@@ -108,7 +108,7 @@ class Lines:
         if not self._pace.wants(progress):
             return
         if progress.step is not None and progress.step.note:
-            self.note(f"{progress.stage}, step {progress.step.step}: {progress.step.note}")
+            self._say(f"{progress.stage}: step {progress.step.step}: {words.safe(progress.step.note)}")
         parts = [part for part in (_message(progress), *_amounts(progress)) if part]
         if progress.step is not None:
             parts += _training(progress.step)

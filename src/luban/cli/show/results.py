@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luban.cli.show import words
-from luban.records import Bundle, Report, Score
+from luban.records import Report, Score
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -91,7 +91,8 @@ def run(ran: RunResult, console: Console) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [Text(), _stages(ran, console)]
+    # In a terminal the lines of progress stand right above.
+    parts: list[RenderableType] = [*([Text()] if console.is_terminal else []), _stages(ran, console)]
     for finding in ran.findings:
         if finding.verdict != "PASS":
             style = "yellow" if finding.verdict == "WARN" else "red"
@@ -99,7 +100,7 @@ def run(ran: RunResult, console: Console) -> RenderableType:
             parts.append(Text.assemble(*named, words.safe(finding.message)))
     if ran.report is not None:
         parts += [Text(), report(ran.report, console)]
-    if where := places(ran.folder, ran.bundle):
+    if where := places(ran):
         parts += [Text(), _pairs(where)]
     return Group(*parts, Text())
 
@@ -124,6 +125,17 @@ def report(found: Report, console: Console) -> RenderableType:
     more = len(found.scores) - len(shown)
     foot = f"measured on {words.count(n)} rows" + (f"; the report has {more} more" if more > 0 else "")
     return Group(table, Text(foot, style="dim"))
+
+
+def judged(found: Report, bundle: Path, out: Path | None, console: Console) -> RenderableType:
+    """Return a bundle's scores on a file, and where the report is."""
+    from rich.console import Group
+    from rich.text import Text
+
+    where = {"bundle": near(bundle)}
+    if out is not None:
+        where["report"] = near(out / "report.html")
+    return Group(report(found, console), Text(), _pairs(where))
 
 
 def bases(listed: Sequence[BaseListing], console: Console, *, whole: bool) -> RenderableType:
@@ -193,11 +205,10 @@ def _stages(ran: RunResult, console: Console) -> RenderableType:
     return table
 
 
-def places(folder: Path, bundle: Bundle | None) -> dict[str, str]:
+def places(ran: RunResult) -> dict[str, str]:
     """Return what a user opens after a run -> its path as typed here."""
-    page = folder / "report.html"
-    found = {"report": near(page)} if page.is_file() else {}
-    if bundle is not None:
+    found = {} if ran.report is None else {"report": near(ran.folder / "report.html")}
+    if (bundle := ran.bundle) is not None:
         size_mb = sum(file.stat().st_size for file in bundle.folder.rglob("*") if file.is_file()) / 1e6
         found["bundle"] = f"{near(bundle.folder)}  {words.megabytes(size_mb)}, {bundle.digest[:12]}"
     return found

@@ -1,0 +1,66 @@
+"""`luban evaluate`: the project's report, or a bundle's scores on a labelled file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from luban.cli import options
+from luban.cli.show import Show
+
+
+@click.command("evaluate")
+@options.project
+@click.option("--data", type=click.Path(path_type=Path), help="Labelled rows to judge a finished bundle on.")
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), help="With --data: the bundle; else the newest under ./runs."
+)
+@click.option("--text", help="With --data: column that holds the text, if it is called otherwise there.")
+@click.option("--label", help="With --data: column that holds the label, if it is called otherwise there.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="With --data: folder to write the report to.")
+@options.threads
+@options.force
+@options.output
+@click.pass_context
+def command(
+    ctx: click.Context,
+    show: Show,
+    project: Path,
+    overrides: tuple[str, ...],
+    data: Path | None,
+    bundle: Path | None,
+    text: str | None,
+    label: str | None,
+    out: Path | None,
+    threads: int,
+    force: tuple[str, ...],
+) -> None:
+    """Measure the model on the project's test rows, or a bundle on the rows of --data.
+
+    For a project all stages up to the report are run, those that are done already excepted. With --data nothing is
+    trained or changed: the bundle answers, and its answers are compared with the labels.
+    """
+    from luban.cli.show import results
+
+    if data is None:
+        if bundle or text or label or out or threads:
+            ctx.fail("--bundle, --text, --label, --out and --threads go with --data")
+        from luban.project.load import load
+        from luban.stages.run import run
+
+        loaded = load(project, overrides)
+        with show.progress() as on_progress:
+            ran = run(loaded, force=force, on_progress=on_progress)
+        show.give("evaluate", results.run_facts(ran), lambda: results.run(ran, show.out))
+        return
+    if overrides or force:
+        ctx.fail("settings and --force go with a project, not with --data")
+    from luban.stages.judge import judge
+    from luban.stages.predict import newest_bundle
+
+    folder = bundle or newest_bundle(Path.cwd())
+    with show.progress() as on_progress:
+        report = judge(folder, data, text=text, label=label, out=out, threads=threads, on_progress=on_progress)
+    facts = {**results.report_facts(report), "bundle": folder, "out": out}
+    show.give("evaluate", facts, lambda: results.judged(report, folder, out, show.out))
