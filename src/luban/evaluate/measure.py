@@ -69,8 +69,9 @@ class Measure:
                 names = tag_labels(gold, answers, names)
             return [tag_counts(gold, answers, names) for answers in predictions], tag_statistic(len(names))
         for answers in predictions:
-            names = Answers.collect(gold, answers, names, self.multi_label).labels
-        collected = [Answers.collect(gold, answers, names, self.multi_label).counts() for answers in predictions]
+            names = Answers.collect(gold, answers, names, self.multi_label, ranked=False).labels
+        collected = [Answers.collect(gold, answers, names, self.multi_label, ranked=False).counts()
+                     for answers in predictions]
         return collected, classify_statistic(len(names), self.multi_label)
 
     def main_counts(self, gold: Gold, predictions: Sequence[Prediction]) -> tuple[NDArray[Any], Statistic]:
@@ -92,7 +93,7 @@ class Measure:
             return np.array([{(span.start, span.end, span.label) for span in right}
                              == {(span.start, span.end, span.label) for span in answer.spans}
                              for right, answer in zip(gold, predictions, strict=True)], np.bool_)
-        return Answers.collect(gold, predictions, self.labels, self.multi_label).hits
+        return Answers.collect(gold, predictions, self.labels, self.multi_label, ranked=False).hits
 
     def confidence(self, gold: Gold,
                    predictions: Sequence[Prediction]) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
@@ -110,7 +111,7 @@ class Measure:
         shares = probabilities(predictions, self.labels)
         if shares is None:
             return None
-        answers = Answers.collect(gold, predictions, self.labels, self.multi_label)
+        answers = Answers.collect(gold, predictions, self.labels, self.multi_label, ranked=False)
         own = answers.gold[:, :len(self.labels)]
         if self.multi_label:
             return shares.ravel(), own.ravel()

@@ -166,8 +166,8 @@ def suspects(measure: Measure, gold: Gold, predictions: Sequence[Prediction],
     if not measure.answers_rows or not voters:
         return {}
     found = [(-prediction.score, place) for place, prediction in enumerate(predictions)
-             if prediction.label is not None and prediction.score >= SUSPECT_FROM
-             and (prediction.label,) != tuple(gold[place])
+             if prediction.label is not None and (prediction.label,) != tuple(gold[place])
+             and prediction.score >= SUSPECT_FROM
              and all(answers[place].label == prediction.label for answers in voters.values())]
     shown = [{"row": int(rows[place]), "text": shorten(texts[place]), "gold": list(gold[place]),
               "given": list(predictions[place].labels), "score": -sure} for sure, place in sorted(found)[:N_SUSPECTS]]

@@ -28,18 +28,14 @@ def best_baseline(report: Report) -> str | None:
 
 def remarks(report: Report) -> list[Remark]:
     """Return what stands out, the most important first."""
-    return [*_of_gain(report), *_of_probabilities(report), *_of_slices(report), *_of_labels(report)]
+    return [*_of_size(report), *_of_probabilities(report), *_of_slices(report), *_of_labels(report)]
 
 
-def _of_gain(report: Report) -> list[Remark]:
-    found: list[Remark] = []
-    details, main = report.details, report.scores[report.details["main_score"]]
-    name = best_baseline(report)
-    if name is not None and not details["gains"][name]["differences"][details["main_score"]]["low"] > 0:
-        found.append(("no_gain", {"name": name}))
-    if main.high - main.low > WIDE:
-        found.append(("few_rows", {"n": details["n_rows"], "width": main.high - main.low}))
-    return found
+def _of_size(report: Report) -> list[Remark]:
+    main = report.scores[report.details["main_score"]]
+    if main.high - main.low <= WIDE:
+        return []
+    return [("few_rows", {"n": report.details["n_rows"], "width": main.high - main.low})]
 
 
 def _of_probabilities(report: Report) -> list[Remark]:

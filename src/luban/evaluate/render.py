@@ -133,7 +133,7 @@ def _view(report: Report, words: Words, say: Any) -> dict[str, Any]:
         "order": ordered,
         "dots": rows,
         "gain": _gain(report, best, names, say),
-        "remarks": [_remark(remark, words, names, say) for remark in remarks(report)],
+        "remarks": [_remark(remark, words, say) for remark in remarks(report)],
         "labels": label_rows(report),
         "hidden": _repeated(report),
         "label_span": _span([scores["f1"] for scores in report.per_label.values()]),
@@ -199,7 +199,7 @@ def _gain(report: Report, best: str | None, names: Mapping[str, str], say: Any) 
     return sentences
 
 
-def _remark(remark: Remark, words: Words, names: Mapping[str, str], say: Any) -> Any:
+def _remark(remark: Remark, words: Words, say: Any) -> Any:
     """Return a remark in words, its values written out."""
     key, values = remark
     shown: dict[str, Any] = {}
@@ -213,8 +213,6 @@ def _remark(remark: Remark, words: Words, names: Mapping[str, str], say: Any) ->
     if key == "slice":
         shown["value"] = words.slice_value(values["by"], values["value"])
         shown["by"] = words.get(f"slices.{values['by']}", values["by"])
-    if "name" in shown:
-        shown["name"] = names[shown["name"]]
     return say(f"remark.{key}", **shown)
 
 

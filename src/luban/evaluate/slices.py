@@ -156,6 +156,8 @@ def script(text: str) -> str:
 
     A Han character counts as two letters, since it says about as much.
     """
+    if text.isascii():
+        return "latin" if _PATTERNS["latin"].search(text) else "none"
     counts = {name: len(pattern.findall(text)) * (2 if name == "han" else 1) for name, pattern in _PATTERNS.items()}
     total = sum(counts.values())
     if not total:

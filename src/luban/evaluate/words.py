@@ -81,10 +81,8 @@ _TABLE: dict[str, tuple[str, str]] = {
 
     "remarks.title": ("Worth knowing", "值得注意"),
     "remark.few_rows": (
-        "With {n} test rows the main score is only known to within {width} points; more test rows would tell more.",
-        "测试数据只有 {n} 条，主要分数的区间宽达 {width} 个百分点；增加测试数据才能更准。"),
-    "remark.no_gain": (
-        "No clear gain over the best baseline, {name}.", "相对最好的基线“{name}”没有明显提升。"),
+        "With {n} test rows the interval of the main score is {width} points wide; more of them would narrow it.",
+        "测试数据有 {n} 条，主要分数的区间宽达 {width} 个百分点；增加测试数据才能缩小。"),
     "remark.slice": (
         "Clearly worse where {by} is {value}: {score} against {rest} elsewhere.",
         "在“{by}”为 {value} 的数据上明显更差：{score}，其余为 {rest}。"),
@@ -216,6 +214,8 @@ _TABLE: dict[str, tuple[str, str]] = {
     "cost.train_s": ("training", "训练"), "cost.evaluate_s": ("evaluation", "评估"),
     "cost.export_s": ("export", "导出"), "cost.check_s": ("check", "检查"),
     "cost.probe_s": ("linear probe", "线性探针"), "cost.total_s": ("all stages", "全部阶段"),
+    "cost.prepare_s": ("data", "数据准备"),
+    "cost.peak_memory_mb": ("most memory", "内存峰值"), "cost.predicted_rows_per_s": ("prediction", "预测速度"),
     "cost.memory_mb": ("most memory", "内存峰值"), "cost.rows_per_s": ("prediction", "预测速度"),
     "cost.examples_per_s": ("training speed", "训练速度"), "cost.size_mb": ("size of the model", "模型大小"),
     "cost.latency_ms": ("one answer", "单次回答"), "cost.parameters": ("parameters", "参数量"),

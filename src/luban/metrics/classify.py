@@ -38,8 +38,8 @@ class Answers:
 
     @classmethod
     def collect(cls, gold: Sequence[Sequence[str]], predictions: Sequence[Prediction], labels: Sequence[str],
-                multi_label: bool) -> Answers:
-        """Gather rows into arrays.
+                multi_label: bool, *, ranked: bool = True) -> Answers:
+        """Gather rows into arrays; without `ranked` probabilities are left out.
 
         Raises:
             ValueError: there are not as many predictions as gold rows.
@@ -51,7 +51,7 @@ class Answers:
         names = (*labels, *sorted(seen.difference(labels)))
         given = [prediction.labels if multi_label else prediction.labels[:1] for prediction in predictions]
         return cls(names, _indicator(gold, names), _indicator(given, names),
-                   probabilities(predictions, labels), multi_label)
+                   probabilities(predictions, labels) if ranked else None, multi_label)
 
     @property
     def n(self) -> int:
@@ -230,7 +230,7 @@ def classify_per_label(gold: Sequence[tuple[str, ...]], predictions: Sequence[Pr
     Precision's `n` is how often the label was given, the others' how often it is gold. Intervals of precision and
     recall are Wilson's, of F1 from resampling rows.
     """
-    answers = Answers.collect(gold, predictions, labels, multi_label)
+    answers = Answers.collect(gold, predictions, labels, multi_label, ranked=False)
     return label_table(answers.labels, answers.rows(), intervals)
 
 
@@ -349,12 +349,3 @@ def label_ranking(gold: Bools, probabilities: NDArray[np.floating[Any]]) -> floa
         gold_above = np.cumsum(np.bincount(place[is_gold], minlength=len(levels)))
         total += float((gold_above / all_above)[place[is_gold]].mean())
     return total / len(gold)
-
-
-def hits_of(gold: Sequence[Sequence[str]], predictions: Sequence[Prediction], multi_label: bool) -> Bools:
-    """Return (N,) whether each row's answer is exactly right."""
-    if multi_label:
-        return np.array([set(right) == set(answer.labels) for right, answer in zip(gold, predictions, strict=True)],
-                        np.bool_)
-    return np.array([answer.label is not None and tuple(right) == (answer.label,)
-                     for right, answer in zip(gold, predictions, strict=True)], np.bool_)

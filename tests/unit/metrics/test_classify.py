@@ -14,7 +14,6 @@ from luban.metrics.classify import (
     classify_per_label,
     classify_scores,
     confusion,
-    hits_of,
     probabilities,
 )
 from luban.records import LabelScores, Prediction, Score
@@ -97,7 +96,7 @@ def test_multi_label_rows_may_have_no_label_and_be_right() -> None:
     assert scores["subset_accuracy"].value == pytest.approx(2 / 3)
     assert scores["hamming"].value == pytest.approx(1 / 9)
     assert scores["micro_f1"].value == pytest.approx(2 * 3 / (4 + 3))
-    assert hits_of(gold, predictions, True).tolist() == [True, True, False]
+    assert Answers.collect(gold, predictions, LABELS, True).hits.tolist() == [True, True, False]
 
 
 def test_confusion_counts_unknown_gold_and_missing_answers_last() -> None:
