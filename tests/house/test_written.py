@@ -187,6 +187,22 @@ def test_every_package_that_is_imported_is_declared() -> None:
     assert not undeclared
 
 
+def test_every_package_that_the_tests_import_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    declared = {requirement.split(">")[0] for requirement in wanted}
+    homes = metadata.packages_distributions()
+    undeclared = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(tree(path)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            for name in {name.split(".")[0] for name in names} & set(homes) - {"luban"}:
+                if not {home.lower().replace("_", "-") for home in homes[name]} & declared:
+                    undeclared.add(f"{named(path)} imports {name}")
+    assert not undeclared
+
+
 def test_every_package_that_is_declared_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["train"]]
