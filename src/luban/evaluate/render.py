@@ -140,7 +140,8 @@ def _view(report: Report, words: Words, say: Any) -> dict[str, Any]:
         "slice_span": _span([Score(**part["score"]) for part in details["slices"]]),
         "settings": list(flatten(details["lock"])),
         "costs": [words.cost(name, value) for name, value in details["costs"].items()],
-        "calibration": {name: value for name, value in details["calibration"].items() if name != "thresholds"},
+        "calibration": {name: value for name, value in details["calibration"].items()
+                        if name != "thresholds" and (name, value) != ("abstain_below", 0.0)},
         "thresholds": details["calibration"].get("thresholds") or {},
         "confusion": _matrix(details["confusion"], words),
         "agreeing": comma(words).join(names.get(name, name) for name in details["suspects"].get("agreeing", ())),
@@ -243,19 +244,24 @@ def _natural(text: str) -> list[tuple[bool, int, str]]:
 
 
 def flatten(value: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """Return nested settings as (path, value) pairs, such as `train.epochs` and `3.0`."""
+    """Return nested facts as (path, value) pairs, such as `train.epochs` and `3`; what is not set is left out.
+
+    The project's settings, under `settings`, have the paths that they have in the project file.
+    """
     pairs: list[tuple[str, str]] = []
     for name, inner in value.items():
         path = f"{before}{name}"
-        if isinstance(inner, Mapping) and inner:
-            pairs += flatten(inner, f"{path}.")
-        elif isinstance(inner, int) and not isinstance(inner, bool):
-            pairs.append((path, f"{inner:,}" if abs(inner) >= 10_000 else str(inner)))
+        if isinstance(inner, Mapping):
+            pairs += flatten(inner, "" if path == "settings" else f"{path}.")
+        elif isinstance(inner, bool):
+            pairs.append((path, "true" if inner else "false"))
+        elif isinstance(inner, float):
+            pairs.append((path, f"{inner:.4g}"))
         elif isinstance(inner, list | tuple):
-            pairs.append((path, ", ".join(map(str, inner)) or "–"))
-        else:
-            pairs.append((path, "–" if inner is None or inner == {} else str(inner)))
-    return pairs
+            pairs.append((path, ", ".join(map(str, inner))))
+        elif inner is not None:
+            pairs.append((path, f"{inner:,}" if isinstance(inner, int) and abs(inner) >= 10_000 else str(inner)))
+    return [(path, shown) for path, shown in pairs if shown]
 
 
 def breaks(text: str) -> Any:

@@ -220,6 +220,15 @@ def test_ticks_are_round_and_few(low: float, high: float) -> None:
     assert len(found) <= 9
 
 
+def test_settings_are_flattened_to_what_is_set() -> None:
+    nested = {"base": {"name": "m", "licence": None}, "rows": {"train": 12000},
+              "settings": {"train": {"epochs": 3.0, "learning_rate": 2e-5, "objectives": [], "adapter": {"kind": "full"}},
+                           "task": {"multi_label": False}, "gates": {}}}
+    assert render.flatten(nested) == [
+        ("base.name", "m"), ("rows.train", "12,000"), ("train.epochs", "3"), ("train.learning_rate", "2e-05"),
+        ("train.adapter.kind", "full"), ("task.multi_label", "false")]
+
+
 def test_spans_cut_a_text_without_losing_any_of_it() -> None:
     spans = [{"start": 1, "end": 3, "label": "a"}, {"start": 2, "end": 4, "label": "b"}]
     parts = render.pieces("0123456", spans, spans[:1])
