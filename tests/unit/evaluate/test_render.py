@@ -222,7 +222,8 @@ def test_ticks_are_round_and_few(low: float, high: float) -> None:
 
 def test_settings_are_flattened_to_what_is_set() -> None:
     nested = {"base": {"name": "m", "licence": None}, "rows": {"train": 12000},
-              "settings": {"train": {"epochs": 3.0, "learning_rate": 2e-5, "objectives": [], "adapter": {"kind": "full"}},
+              "settings": {"train": {"epochs": 3.0, "learning_rate": 2e-5, "objectives": [],
+                                     "adapter": {"kind": "full"}},
                            "task": {"multi_label": False}, "gates": {}}}
     assert render.flatten(nested) == [
         ("base.name", "m"), ("rows.train", "12,000"), ("train.epochs", "3"), ("train.learning_rate", "2e-05"),
