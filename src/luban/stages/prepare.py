@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def prepare(run: Run) -> Mapping[str, Any]:
         sets = {}
         for name, path in files.items():
             run.tell("prepare", f"reading {path.name}")
-            sets[name] = read(path, project.data, project.task.kind)
+            # As the project file has it, so that a project gives the same bundle wherever its folder stands.
+            sets[name] = replace(read(path, project.data, project.task.kind), source=getattr(project.data, name))
         run.tell("prepare", "splitting")
         splits = split(sets["train"], project.data, validation=sets.get("validation"), test=sets.get("test"))
         labels = labels_of(splits, project.task.kind)
