@@ -208,7 +208,10 @@ class Tag:
         calibration: Calibration,
         facts: Mapping[str, Any],
     ) -> list[Prediction]:
-        """Return each row's entities; a span below `abstain_below` is left out."""
+        """Return each row's entities; a span below `abstain_below` is left out.
+
+        Without transitions among the facts, as for the logits of a linear probe, units are judged one by one.
+        """
         scores, offsets = _by_unit(logits, encoded)
         tags, probabilities = self._answer(scores, offsets, calibration.temperature, facts)
         return [
@@ -221,7 +224,7 @@ class Tag:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the best valid tags (U,) and their probabilities (U,), at least of entities, for scores (U, K)."""
         units = np.arange(len(scores))
-        if not self.options.crf:
+        if "transitions" not in facts:
             tags = chain.best(scores, offsets)
             return tags, calibration_metrics.softmax(scores, temperature)[units, tags]
         transitions = np.asarray(facts["transitions"], np.float64)
@@ -270,7 +273,7 @@ class Tag:
         """
         if encoded.targets is None:
             raise ValueError("calibrating needs rows that were encoded with their tags")
-        if self.options.crf and not facts:
+        if self.options.crf and facts is None:
             raise ValueError("calibrating a conditional random field needs the facts of its head")
         facts = facts or {}
         scores, offsets = _by_unit(logits, encoded)
@@ -287,7 +290,7 @@ class Tag:
     def _fit_temperature(
         self, scores: np.ndarray, targets: np.ndarray, offsets: np.ndarray, facts: Mapping[str, Any]
     ) -> float:
-        if not self.options.crf:
+        if "transitions" not in facts:
             return float(calibration_metrics.fit_temperature(scores, targets))
         transitions = np.asarray(facts["transitions"], np.float64)
         end = offsets[min(len(offsets) - 1, _FIT_ROWS)]

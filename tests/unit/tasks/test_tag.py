@@ -276,6 +276,15 @@ def test_calibrating_says_what_it_lacks(processor: Processor) -> None:
         make(crf=True).calibrate(np.zeros((len(encoded.ids), 5)), encoded, [], **options)
 
 
+def test_a_probes_logits_have_no_transitions_and_are_decoded_one_by_one(processor: Processor) -> None:
+    rows = table(EN, ZH)
+    with_crf, without = make(crf=True), make()
+    encoded = with_crf.encode(rows, processor)
+    logits = np.random.default_rng(2).normal(0, 2, (len(encoded.ids), with_crf.n_outputs)).astype(np.float32)
+    inputs = with_crf.inputs(rows)
+    assert with_crf.decode(logits, encoded, inputs, PLAIN, {}) == without.decode(logits, encoded, inputs, PLAIN, {})
+
+
 def test_intervals_only_where_they_are_asked_for() -> None:
     gold = [(Span(0, 2, "PER"),)] * 20 + [(Span(3, 5, "LOC"),)] * 20
     found = [Prediction(spans=(Span(0, 2, "PER"),))] * 40
