@@ -242,7 +242,7 @@ def test_calibration_finds_the_temperature_that_was_put_in(processor: Processor,
     targets = encoded.targets.copy()
     targets[asked] = drawn
     found = task.calibrate(logits, replace(encoded, targets=targets), [], temperature=True, thresholds="f1",
-                           wanted_precision=0.0, facts={"transitions": transitions.tolist()})  # fmt: skip
+                           wanted_precision=0.0, facts=facts(task))  # fmt: skip
     assert found.temperature == pytest.approx(3.0, rel=0.1)
     assert found.abstain_below == 0.0
 
