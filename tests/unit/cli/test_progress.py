@@ -90,6 +90,9 @@ def test_each_new_message_is_a_line_and_the_end_is_told_once() -> None:
         Progress("evaluate", "", 3, 3),
         Progress("evaluate", "", 3, 3),
         Progress("seal"),
+        Progress("train", "tokenising"),
+        training(1),
+        training(2),
     ):
         display.update(news)
     assert stream.getvalue().splitlines() == [
@@ -97,6 +100,8 @@ def test_each_new_message_is_a_line_and_the_end_is_told_once() -> None:
         "export: comparing with torch",
         "evaluate: 3/3 rows 100%",
         "seal: begins",
+        "train: tokenising",
+        "train: 1/100 steps 1%, 1:39 left, loss 0.5, lr 0.0002, 1,820 examples/s",
     ]
 
 

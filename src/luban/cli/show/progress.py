@@ -72,6 +72,7 @@ class Pace:
         self._began_s = 0.0
         self._shown_s = 0.0
         self._ended = False
+        self._steps = False
 
     def wants(self, progress: Progress) -> bool:
         """Return whether these news are worth a line. The longer a stage takes, the rarer its lines."""
@@ -81,12 +82,13 @@ class Pace:
         if progress.stage != self._stage:
             self._stage, self._began_s, self._ended, new = progress.stage, now_s, False, True
         else:
-            new = progress.message != self._message and not progress.done
+            new = (progress.message != self._message and not progress.done) or (step is not None and not self._steps)
         pause_s = min(max((now_s - self._began_s) / 10, self._every_s), self._slowest_s)
         told = step is not None and (step.scores is not None or bool(step.note))
         wanted = new or told or now_s - self._shown_s >= pause_s or (ends and not self._ended)
         if wanted:
             self._shown_s, self._message, self._ended = now_s, progress.message, ends
+            self._steps = step is not None
         return wanted
 
 
