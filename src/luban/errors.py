@@ -17,9 +17,9 @@ LubanError(message, hint)
 │   ├── Conflict
 │   └── CorruptBundle
 └── ServeError
-├── BadRequest
-├── Overloaded
-└── DeadlineExceeded
+    ├── BadRequest
+    ├── Overloaded
+    └── DeadlineExceeded
 """
 
 from __future__ import annotations

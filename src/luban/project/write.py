@@ -171,7 +171,7 @@ def _clause(text: str) -> str:
     """Return the first part of a docstring, which says what a setting is."""
     first = re.split(r"(?<!e\.g)[.;](?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
     head, _, rest = first.partition(": ")
-    first = head if rest and len(head) > 20 else first
+    first = head if rest and len(head) > 20 and head.count("`") % 2 == 0 else first
     return first[:1].lower() + first[1:] if first[1:2].islower() else first
 
 

@@ -213,6 +213,10 @@ class TestFile:
                 opens_a_section = text.splitlines()[line - 1].rstrip().endswith(":")
                 assert opens_a_section or "  # " in text.splitlines()[line - 1]
 
+    def test_a_comment_is_never_cut_inside_a_value(self) -> None:
+        comments = [line.partition("  # ")[2] for line in to_yaml("bank", advise(INTENTS)).splitlines()]
+        assert not [comment for comment in comments if comment.count("`") % 2]
+
     def test_other_readers_of_yaml_read_the_same(self) -> None:
         values = yaml.safe_load(to_yaml("bank", advise(REVIEWS_ZH)))
         assert values["train"]["learning_rate"] == 1e-4
