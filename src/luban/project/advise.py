@@ -186,11 +186,22 @@ def _window(facts: Facts) -> Iterator[Advice]:
 def _task(facts: Facts) -> Iterator[Advice]:
     if facts.task == "tag":
         yield Advice("task.kind", "tag", f"the column {facts.label} marks stretches of text")
+        yield from _steps_between_tags(facts)
         return
     yield Advice("task.kind", "classify", f"the column {facts.label} holds {facts.n_labels:,} different labels")
     several = "rows have several labels" if facts.multi_label else "each row has one label"
     yield Advice("task.multi_label", facts.multi_label, several)
     yield from _long_text(facts)
+
+
+_CRF_UP_TO_ROWS = 20_000
+
+
+def _steps_between_tags(facts: Facts) -> Iterator[Advice]:
+    if facts.n_rows <= _CRF_UP_TO_ROWS:
+        yield Advice("task.crf", True, "not many rows: learning which tag follows which helps (Lample et al. 2016)")
+    else:
+        yield Advice("task.crf", False, "rows enough for the base to learn by itself which tag follows which")
 
 
 def _long_text(facts: Facts) -> Iterator[Advice]:
@@ -304,14 +315,11 @@ def _rates(facts: Facts) -> Iterator[Advice]:
     size = f"{width} wide, {facts.size.n_layers} layers" if facts.size else "a small base"
     yield Advice("train.learning_rate", rate, f"{size}: small bases bear higher rates than BERT's 2e-5 to 5e-5")
     if facts.task == "tag":
-        why = "the head begins from random weights and must catch up"
+        why = "the head is small and can learn faster"
         yield Advice("train.head_learning_rate", _HEAD_RATE_TAG, why)
 
 
 def _start(facts: Facts) -> Iterator[Advice]:
-    if facts.task == "tag":
-        yield Advice("train.start", "random", "a tag's head is learned with the base")
-        return
     found = f"linear probe reached {facts.probe:.3f}; " if facts.probe is not None else ""
     yield Advice("train.start", "probe", f"{found}tuning from a probe keeps what the base knows (Kumar et al. 2022)")
 

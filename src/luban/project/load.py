@@ -123,10 +123,13 @@ def parse(text: str, *, root: Path, overrides: Sequence[str] = (), source: str =
         if known_scores and isinstance(train := settings.value["train"], dict):
             train.setdefault("choose_by", known_scores[0])
     project: Project | None = None
+    n_untold = 0
     try:
         project = plugged.adapter(Project).validate_json(json.dumps(settings.value), strict=True)
     except pydantic.ValidationError as error:
-        found.extend(translate.problems(error, settings, Project))
+        told = translate.problems(error, settings, Project)
+        found.extend(told)
+        n_untold = error.error_count() - len(told)
     root = Path(os.path.realpath(root))
     found.extend(_paths(settings, root))
     found.extend(across.problems(settings, known_scores))
@@ -134,7 +137,7 @@ def parse(text: str, *, root: Path, overrides: Sequence[str] = (), source: str =
     problems.extend(problem for problem in found if problem.where not in lost)
     if problems or project is None:
         in_order = sorted(dict.fromkeys(problems), key=lambda one: (one.line is None, one.line or 0))
-        raise ProjectError(in_order, source=source)
+        raise ProjectError(in_order[: translate.MOST_TOLD], source=source, total=len(in_order) + n_untold)
     return Loaded(
         project=project,
         root=root,

@@ -66,7 +66,7 @@ def places(values: dict[str, Any]) -> list[tuple[tree.Path, Room]]:
         if not many:
             found.append((path, room))
         elif isinstance(section[path[-1]], list):
-            found.extend(((*path, index), room) for index in range(len(section[path[-1]])))
+            found.extend(((*path, index), room) for index in range(min(len(section[path[-1]]), translate.MOST_TOLD)))
     return found
 
 

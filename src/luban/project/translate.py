@@ -12,6 +12,9 @@ from luban.plugins import field_docs
 from luban.project.schema import Plugin, Project
 from luban.project.tree import Path, Tree, dotted, shown
 
+MOST_TOLD = 100
+"""Problems that one error tells at most: nobody reads more, and a file may be made to have a million."""
+
 _WANTED = {
     "string_type": "a text",
     "int_type": "a whole number",
@@ -43,7 +46,7 @@ _MISSING = frozenset({"missing", "missing_argument", "missing_keyword_only_argum
 
 
 def problems(error: pydantic.ValidationError, settings: Tree, section: type, at: Path = ()) -> list[Problem]:
-    """Return one problem for each of pydantic's errors.
+    """Return one problem for each of pydantic's errors, the first `MOST_TOLD` of them.
 
     Args:
         error: what validation raised.
@@ -51,7 +54,7 @@ def problems(error: pydantic.ValidationError, settings: Tree, section: type, at:
         section: the dataclass that they were validated as.
         at: where that dataclass stands in the settings.
     """
-    return [_problem(item, settings, section, at) for item in error.errors(include_url=False)]
+    return [_problem(item, settings, section, at) for item in error.errors(include_url=False)[:MOST_TOLD]]
 
 
 def _problem(item: Any, settings: Tree, section: type, at: Path) -> Problem:

@@ -177,6 +177,7 @@ class TestRules:
         found = settings_of(dataclasses.replace(INTENTS, task="tag", n_labels=4, label="tags"))
         assert found["task.kind"] == "tag"
         assert found["train.choose_by"] == "f1"
+        assert found["task.crf"] is True
         assert not {"task.long_text", "train.label_smoothing"} & set(found)
 
     def test_the_probes_score_is_in_the_reason(self) -> None:

@@ -194,6 +194,24 @@ class TestProblems:
         assert lines == sorted(lines)
         assert str(caught.value).startswith("20 problems in luban.yaml:\n")
 
+    @pytest.mark.parametrize(
+        "made",
+        [
+            SMALL + f"  languages: [{'1, ' * 50_000}]",
+            SMALL + "".join(f"  a{number}: 1\n" for number in range(20_000)),
+            SMALL + f"train: {{objectives: [{'x, ' * 50_000}]}}",
+            SMALL + "".join(f"a{number}: *x\n" for number in range(20_000)),
+        ],
+        ids=["values", "settings", "plugins", "aliases"],
+    )
+    def test_a_file_made_to_have_countless_problems_is_told_of_briefly(self, made: str) -> None:
+        with pytest.raises(ProjectError) as caught:
+            parse(made, root=Path())
+        assert len(caught.value.problems) == 100
+        assert caught.value.total >= 20_000
+        assert str(caught.value).endswith("more")
+        assert len(str(caught.value)) < 50_000
+
     def test_what_is_missing(self) -> None:
         assert set(problems("name: x")) == {"task", "base", "data"}
 
