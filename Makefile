@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 TESTS ?=
+BENCH ?= $(wildcard bench/*.py)
+ARGS ?= --smoke
 BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 
@@ -67,8 +69,9 @@ demo-zh: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/reference.py
 
+# Every script of bench/, on made-up rows; a whole measurement: make bench BENCH=bench/train.py ARGS="--train ... --test ..."
 bench: $(READY)
-	$(BIN)/python bench/run.py
+	@for script in $(BENCH); do echo "--- $$script $(ARGS)"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
 # Pins what is installed now; look at the difference before committing it.
 constraints: $(READY)
