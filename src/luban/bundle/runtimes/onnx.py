@@ -23,8 +23,6 @@ from luban.models.windows import pad
 from luban.records import Encoded
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from luban.models.heads import TaskModel
 
 GRAPH = "model.onnx"
@@ -49,8 +47,7 @@ def write(model: TaskModel, folder: Path, example: Encoded) -> dict[str, Any]:
     with _quiet():
         plain = _export(model)
         chosen, fused = _fuse(plain, example)
-    data = chosen.SerializeToString(deterministic=True)
-    (folder / GRAPH).write_bytes(data)
+    (folder / GRAPH).write_bytes(chosen)
     return {"kind": "onnx", "file": GRAPH, "opset": OPSET, "inputs": list(INPUTS), "output": OUTPUT, "fused": fused}
 
 
@@ -105,13 +102,13 @@ def _session(graph: str | bytes, threads: int) -> Any:
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def _export(model: TaskModel) -> ModelProto:
-    """Return the plain graph of a model."""
+def _export(model: TaskModel) -> bytes:
+    """Return the plain graph of a model, serialised."""
     import torch
 
     try:
-        import onnx_ir
-        import onnxscript  # noqa: F401  (torch's exporter needs it, and says so in a less helpful way)
+        import onnx  # noqa: F401  (torch's exporter needs both, and says so in a less helpful way)
+        import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtra(f"the export needs a package: {error}", hint="pip install 'luban[train]'") from error
 
@@ -138,12 +135,12 @@ def _export(model: TaskModel) -> ModelProto:
             f"the model has {size / 1e9:.1f} GB of weights; one ONNX file holds 2.1 GB",
             hint="choose a smaller base, or set `export.runtime: torch`",
         )
-    graph: ModelProto = onnx_ir.to_proto(_plain_names(program.model))
-    return graph
+    return _serialised(program.model)
 
 
-def _plain_names(graph: Any) -> Any:
-    """Take everything from a graph that tells of the machine and the code that made it."""
+def _serialised(graph: Any) -> bytes:
+    """Return a graph without all that tells of the machine and the code that made it."""
+    import onnx_ir
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     ClearMetadataAndDocStringPass()(graph)
@@ -151,27 +148,29 @@ def _plain_names(graph: Any) -> Any:
     graph.graph.name = "luban"
     for value in [*graph.graph.inputs, *graph.graph.outputs]:
         value.metadata_props.clear()
-    return graph
+    data: bytes = onnx_ir.to_proto(graph).SerializeToString(deterministic=True)
+    return data
 
 
-def _fuse(plain: ModelProto, example: Encoded) -> tuple[ModelProto, dict[str, int]]:
+def _fuse(plain: bytes, example: Encoded) -> tuple[bytes, dict[str, int]]:
     """Return the graph with ONNX Runtime's own operators and how many of each, or the plain one and nothing."""
+    import onnx
     import onnx_ir
 
     try:
         from onnxscript.rewriter.ort_fusions import optimize_for_ort
 
-        graph, _ = optimize_for_ort(onnx_ir.from_proto(plain))
-        fused = onnx_ir.to_proto(_plain_names(graph))
+        graph, _ = optimize_for_ort(onnx_ir.from_proto(onnx.load_model_from_string(plain)))
+        fused = _serialised(graph)
+        counts = Counter(node.op_type for node in graph.graph if node.domain == _OURS)
         _check_same(plain, fused, example)
     except Exception as error:  # a rewriter that does not know this model must not stop the export
         _log.info("the graph stays unfused: %s", str(error).strip().splitlines()[:1])
         return plain, {}
-    counts = Counter(node.op_type for node in fused.graph.node if node.domain == _OURS)
     return fused, dict(sorted(counts.items()))
 
 
-def _check_same(plain: ModelProto, fused: ModelProto, example: Encoded) -> None:
+def _check_same(plain: bytes, fused: bytes, example: Encoded) -> None:
     """Run both graphs on the example, its shortest and longest windows among it.
 
     Raises:
@@ -179,7 +178,7 @@ def _check_same(plain: ModelProto, fused: ModelProto, example: Encoded) -> None:
     """
     ordered = np.argsort(example.lengths, kind="stable")
     chosen = np.unique(ordered[np.linspace(0, len(ordered) - 1, 8).astype(int)])
-    runners = [OnnxRunner(_session(graph.SerializeToString(), cores()), 0) for graph in (plain, fused)]
+    runners = [OnnxRunner(_session(graph, cores()), 0) for graph in (plain, fused)]
     for windows in (chosen, chosen[-1:]):
         batch = pad(example, windows, 0)
         ids, mask = batch["input_ids"], batch["attention_mask"]
