@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from luban.errors import CorruptBundle
 from luban.files import new_folder, read_json, seal, verify, write_json
-from luban.models.base import BaseFacts, body_from_config
+from luban.models.body import body_from_config, body_to_json
+from luban.models.facts import BaseFacts
 from luban.models.processor import Processor
 from luban.records import Checkpoint
 
@@ -38,7 +39,7 @@ def save(model: TaskModel, parts: Parts, folder: Path) -> Checkpoint:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with new_folder(folder, replace=True) as aside:
         save_file(tensors, aside / WEIGHTS)
-        write_json(aside / "body.json", model.body.config.to_dict())
+        write_json(aside / "body.json", body_to_json(model.body))
         write_json(aside / "base.json", asdict(parts.base))
         write_json(aside / "task.json", dict(parts.task))
         parts.processor.to_dir(aside)
@@ -75,7 +76,8 @@ def load(folder: Path, make_head: Callable[[Parts, int], torch.nn.Module]) -> tu
     verify(folder)
     parts = read_parts(folder)
     body = body_from_config(read_json(folder / "body.json"))
-    model = TaskModel(body, make_head(parts, body.config.hidden_size))
+    config: Any = body.config
+    model = TaskModel(body, make_head(parts, config.hidden_size))
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except RuntimeError as error:

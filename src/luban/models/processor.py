@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -61,6 +62,7 @@ class Processor:
         self._cleaner = Cleaner(settings.clean, settings.replace)
         self._texts = _tokenizer(tokenizer_json)
         self._units: Tokenizer | None = None
+        self._specials = _specials(self._texts)
         head, tail = _special_ids(self._texts)
         prefix = self._texts.encode(settings.prefix.rstrip(), add_special_tokens=False).ids if settings.prefix else []
         self._head = [*head, *prefix]
@@ -99,13 +101,13 @@ class Processor:
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return (N,) tokens that each text would take uncut, special tokens and prefix included."""
-        encodings = self._texts.encode_batch_fast(self._cleaner(texts), add_special_tokens=False)
+        encodings = self._texts.encode_batch_fast(self._plain(texts), add_special_tokens=False)
         extra = len(self._head) + len(self._tail)
         return np.fromiter((len(encoding) + extra for encoding in encodings), np.int64, len(encodings))
 
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
         """Tokenise N texts: one window each, or several for a long one where the settings say `chunk`."""
-        encodings = self._texts.encode_batch_fast(self._cleaner(texts), add_special_tokens=False)
+        encodings = self._texts.encode_batch_fast(self._plain(texts), add_special_tokens=False)
         bodies = [encoding.ids for encoding in encodings]
         if max(map(len, bodies), default=0) <= self.room:
             return self._assemble(bodies, np.arange(len(bodies)), len(bodies))
@@ -127,8 +129,8 @@ class Processor:
             spaced: for each unit, whether white space (or the start of the text) stands before it.
         """
         words = [
-            [f" {unit}" if space else unit for unit, space in zip(self._cleaner.clean_tokens(units), spaces, strict=True)]
-            for units, spaces in zip(rows, spaced, strict=True)
+            [f" {unit}" if space else unit for unit, space in zip(plain, spaces, strict=True)]
+            for plain, spaces in zip(map(self._plain_units, rows), spaced, strict=True)
         ]
         encodings = self._unit_tokenizer().encode_batch(words, is_pretokenized=True, add_special_tokens=False)
         windows: list[list[int]] = []
@@ -145,16 +147,24 @@ class Processor:
         units = _flat(part for mark in marks for part in (head, mark, tail))
         return Encoded(encoded.ids, encoded.offsets, encoded.rows, encoded.n_rows, units=units)
 
+    def _plain(self, texts: Sequence[str]) -> list[str]:
+        """Return cleaned texts in which nothing is taken for a special token: a text must not end itself early."""
+        return [self._specials.sub(_broken_up, text) for text in self._cleaner(texts)]
+
     def _unit_tokenizer(self) -> Tokenizer:
-        """Return a tokeniser that adds no word boundary of its own before a unit: the unit's own space says it."""
+        """Return a tokeniser that adds no word boundary before a unit: the unit's own space tells of one."""
         if self._units is None:
             self._units = _tokenizer(json.dumps(_without_boundaries(json.loads(self.tokenizer_json))))
         return self._units
 
+    def _plain_units(self, units: Sequence[str]) -> list[str]:
+        return [self._specials.sub(_broken_up, unit) for unit in self._cleaner.clean_tokens(units)]
+
     def _mark(self, encoding: Encoding, n_units: int) -> tuple[list[int], list[int]]:
         """Return a row's ids, and for each token the index of the unit that begins there, or -1."""
         ids, words = encoding.ids, encoding.word_ids
-        first = [-1 if word is None or word == before else word for word, before in zip(words, [None, *words], strict=False)]
+        before = [None, *words][: len(words)]
+        first = [-1 if word is None or word == last else word for word, last in zip(words, before, strict=True)]
         if len({*words} - {None}) == n_units:
             return ids, first
         # A unit of characters that the tokeniser throws away still wants its answer: it gets the unknown token.
@@ -209,9 +219,18 @@ def _tokenizer(text: str) -> Tokenizer:
         raise ValueError(f"the tokeniser can't be read: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    # A text that spells a special token is text: it must not end the sentence early.
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def _specials(tokenizer: Tokenizer) -> re.Pattern[str]:
+    """Return what finds special tokens spelt out in a text; some models hold them as pieces of words, too."""
+    spelt = [re.escape(token.content) for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+    return re.compile("|".join(spelt) or r"(?!)")
+
+
+def _broken_up(found: re.Match[str]) -> str:
+    return f"{found[0][0]} {found[0][1:]}"
 
 
 def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:

@@ -13,7 +13,8 @@ from luban.models.facts import BaseFolder
 from luban.models.processor import Processor
 from luban.project.load import Loaded
 from luban.records import Finding, Listener, ignore
-from luban.stages import check as checking
+from luban.stages.check import check as check_stage
+from luban.stages.check import stop_at_failures
 from luban.stages.parts import find_base, processor_of, task_of
 from luban.stages.prepare import open_splits, prepare
 from luban.stages.probe import Probed, probe
@@ -49,7 +50,7 @@ def check(project: Loaded, *, quick: bool = False, on_progress: Listener = ignor
             return _ready(run).findings
         facts = prepare(run)
         splits, task = open_splits(run, facts["split"]), task_of(project, facts["labels"])
-        return checking.check(run, splits, task, None, None, None)
+        return check_stage(run, splits, task, None, None, None)
 
 
 def train(project: Loaded, *, force: Collection[str] = (), on_progress: Listener = ignore) -> RunResult:
@@ -110,13 +111,13 @@ def _ready(run: Run) -> Ready:
     task = task_of(run.loaded, facts["labels"])
     processor = processor_of(run.loaded, base)
     probed = probe(run, splits, base, task, processor)
-    findings = checking.check(run, splits, task, base, processor, probed)
+    findings = check_stage(run, splits, task, base, processor, probed)
     return Ready(splits, task, base, processor, probed, findings)
 
 
 def _trained(run: Run) -> Ready:
     ready = _ready(run)
-    checking.stop_at_failures(ready.findings, run.loaded.source)
+    stop_at_failures(ready.findings, run.loaded.source)
     train_stage(run, ready.splits, ready.base, ready.task, ready.processor, ready.probed)
     return ready
 

@@ -78,7 +78,9 @@ class Task(Protocol):
         """Choose temperature, thresholds and the abstain threshold on validation rows; `facts` as in `decode`."""
         ...
 
-    def score(self, gold: Sequence[Any], predictions: Sequence[Prediction], *, intervals: bool = True) -> dict[str, Score]:
+    def score(
+        self, gold: Sequence[Any], predictions: Sequence[Prediction], *, intervals: bool = True
+    ) -> dict[str, Score]:
         """Return the headline scores; without `intervals`, low and high equal the value (fast, for validation)."""
         ...
 

@@ -29,7 +29,7 @@ class Options:
     multi_label: bool = False
     """A text may have any number of labels, none included."""
     long_text: Literal["truncate", "head_tail", "chunk"] = "truncate"
-    """Text beyond the window: cut off, kept as its head and tail, or read in several windows whose logits are averaged."""
+    """Text beyond the window: cut off, kept as its head and tail, or read in windows whose logits are averaged."""
     stride: int = 0
     """For `chunk`: tokens that neighbouring windows share."""
 
@@ -133,9 +133,10 @@ class Classify:
             return self._decode_many(probabilities, calibration)
         best = probabilities.argmax(1)
         top = probabilities[np.arange(len(best)), best]
+        chosen = [(self.labels[index],) for index in best.tolist()]
         return [
-            Prediction((self.labels[index],) if score >= calibration.abstain_below else (), LabelScores(self.labels, row))
-            for index, score, row in zip(best.tolist(), top.tolist(), probabilities, strict=True)
+            Prediction(labels if score >= calibration.abstain_below else (), LabelScores(self.labels, row))
+            for labels, score, row in zip(chosen, top.tolist(), probabilities, strict=True)
         ]
 
     def _decode_many(self, probabilities: np.ndarray, calibration: Calibration) -> list[Prediction]:
@@ -193,10 +194,10 @@ class Classify:
 
 
 def pool_windows(logits: np.ndarray, encoded: Encoded) -> np.ndarray:
-    """Return (N, K): the mean over the windows of each row, in float64 so that the answer has one meaning everywhere."""
+    """Return (N, K) in float64: the mean over the windows of each row."""
     wide = logits.astype(np.float64)
     if len(encoded) == encoded.n_rows:
         return wide
     starts = np.flatnonzero(np.diff(encoded.rows, prepend=-1))
     counts = np.diff(np.append(starts, len(encoded)))
-    return np.add.reduceat(wide, starts, axis=0) / counts[:, None]  # type: ignore[no-any-return]
+    return np.add.reduceat(wide, starts, axis=0) / counts[:, None]
