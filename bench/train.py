@@ -1,4 +1,4 @@
-"""How fast is fine-tuning, and is it as good? Luban's loop beside transformers' `Trainer`, same base, rows and settings.
+"""How fast is fine-tuning, and is it as good? Luban's loop beside transformers' `Trainer`, all else equal.
 
     python bench/train.py --train train.jsonl --test test.jsonl      # speed: alternating segments
     python bench/train.py ... --accuracy                             # accuracy too: whole trainings, takes long
@@ -129,7 +129,8 @@ def by_luban(args: argparse.Namespace, train: list[Any], test: list[Any], labels
     )  # fmt: skip
     base = bases.find(args.base, Path())
     processor = Processor(
-        ProcessorSettings(max_length=WINDOW, prefix=base.facts.prefix), (base.folder / "tokenizer.json").read_text("utf-8")
+        ProcessorSettings(max_length=WINDOW, prefix=base.facts.prefix),
+        (base.folder / "tokenizer.json").read_text("utf-8"),
     )
     task = make("classify", {}, labels)
     rows, held = (
@@ -254,7 +255,10 @@ def read(path: Path) -> list[Any]:
 def made_up(folder: Path) -> tuple[Path, Path]:
     """Write rows that are quick to make, for a pass that only shows that everything runs."""
     for name in ("train", "test"):
-        rows = [{"text": f"row {i} is {'good' if i % 2 else 'bad'} " + "word " * (i % 20), "label": "ab"[i % 2]} for i in range(400)]
+        rows = [
+            {"text": f"row {i} is {'good' if i % 2 else 'bad'} " + "word " * (i % 20), "label": "ab"[i % 2]}
+            for i in range(400)
+        ]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder / "train.jsonl", folder / "test.jsonl"
 

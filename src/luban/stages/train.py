@@ -44,9 +44,7 @@ def train(
         "code_digest": code_digest("models", "tasks", "adapters", "objectives", "train"),
     }
     plan = digest_json(inputs)
-    return run.stage(
-        "train", inputs, [CHECKPOINT], lambda: _work(run, splits, base, task, processor, probed, plan)
-    )
+    return run.stage("train", inputs, [CHECKPOINT], lambda: _work(run, splits, base, task, processor, probed, plan))
 
 
 def _work(

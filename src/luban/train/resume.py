@@ -81,9 +81,7 @@ def newest(folder: Path, plan: str) -> Path | None:
     return None
 
 
-def load(
-    state: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None
-) -> Place:
+def load(state: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None) -> Place:
     """Put a state into model, optimiser and average, and return its place."""
     from safetensors.torch import load_file
 

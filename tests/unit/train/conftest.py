@@ -34,7 +34,9 @@ def training(tiny: BaseFolder, tmp_path: Path) -> Callable[..., Training]:
     """Return a maker of training runs; settings are those of the `train` section, `folder` where states are kept."""
 
     def make(folder: Path = tmp_path, rows: pa.Table | None = None, task: Any = None, **settings: Any) -> Training:
-        chosen = TrainSection(**{"learning_rate": 5e-3, "batch_size": 8, "dropout": 0.1, "freeze": "nothing", **settings})
+        chosen = TrainSection(
+            **{"learning_rate": 5e-3, "batch_size": 8, "dropout": 0.1, "freeze": "nothing", **settings}
+        )
         rows = table() if rows is None else rows
         task = task or make_task("classify", {}, ["bad", "good"])
         processor = Processor(ProcessorSettings(max_length=32), (tiny.folder / "tokenizer.json").read_text("utf-8"))

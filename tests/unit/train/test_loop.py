@@ -118,7 +118,7 @@ def test_a_loss_that_keeps_going_wrong_is_given_up(training: Make) -> None:
 
 
 def test_a_rate_far_too_high_is_noticed(training: Make) -> None:
-    with pytest.raises(Diverged, match="risen|norm|loss is"):
+    with pytest.raises(Diverged, match=r"risen|norm|loss is"):
         list(training(epochs=20, learning_rate=50.0, optimizer="sgd", warmup=0.0, max_grad_norm=1e9).steps())
 
 
