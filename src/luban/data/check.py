@@ -191,40 +191,59 @@ def _leaks(rows: Rows) -> Finding:
 
 
 def _suspects(rows: Rows, probabilities: np.ndarray, multi: bool) -> Finding:
-    """Confident learning (Northcutt et al. 2021) over held-out predictions; WARN from 2% of the rows, FAIL from 20%.
+    """Confident learning (Northcutt et al. 2021) over held-out predictions; WARN from 2% of the rows.
 
-    Its own error is of the order of a percent on clean sets; from a fifth of the rows on, either the labels or the
-    columns are not what they are taken for.
+    A row is suspect only where both of cleanlab's prunings say so, by class and by noise rate, which keeps a weak
+    probe from accusing whatever it gets wrong. Never FAIL: it is the probe's word against a person's.
     """
-    from cleanlab.filter import find_label_issues
-
     kinds = rows.kinds[: len(rows.splits.train)]
     names = rows.labels or tuple(sorted({label for row in kinds for label in row}))
     number = {label: place for place, label in enumerate(names)}
     probabilities = np.asarray(probabilities, np.float64)
     if probabilities.shape != (len(kinds), len(names)):
         raise ValueError(f"probabilities are {probabilities.shape}, wanted {(len(kinds), len(names))}")
-    if multi:
-        given: Any = [[number[label] for label in row] for row in kinds]
-    else:
-        given = np.array([number[row[0]] for row in kinds])
-        probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
-    ranked = find_label_issues(
-        given, probabilities, return_indices_ranked_by="self_confidence", multi_label=multi, n_jobs=1
-    )
-    found = np.asarray(ranked, np.int64)
+    targets = np.zeros(probabilities.shape, bool)
+    for place, row in enumerate(kinds):
+        targets[place, [number[label] for label in row]] = True
+    found = _label_issues(targets, probabilities, multi)
     share = share_of(len(found), len(kinds))
     examples = []
     for place in found[:EXAMPLES].tolist():
         best = int(probabilities[place].argmax())
         likely = f"{names[best]} ({probabilities[place, best]:.2f})"
         examples.append(rows.show(place, f": labelled {' + '.join(kinds[place]) or 'none'}, looks like {likely}"))
-    verdict = FAIL if share >= 0.2 else WARN if share >= 0.02 else PASS
+    agreement = float(targets[np.arange(len(targets)), probabilities.argmax(axis=1)].mean()) if len(targets) else 0.0
     return Finding(
-        "suspect labels", verdict, f"{len(found)} training rows ({percent(share)}) look as if labelled wrongly",
+        "suspect labels", WARN if share >= 0.02 else PASS,
+        f"{len(found)} training rows ({percent(share)}) look as if labelled wrongly to a probe that agrees with "
+        f"{percent(agreement)} of the labels",
         "look at these rows, the most doubtful first, and correct their labels" if len(found) else "", tuple(examples),
-        {"count": len(found), "share": share, "rows": [rows.places[place][1] for place in found.tolist()]},
+        {"count": len(found), "share": share, "agreement": agreement,
+         "rows": [rows.places[place][1] for place in found.tolist()]},
     )  # fmt: skip
+
+
+def _label_issues(targets: np.ndarray, probabilities: np.ndarray, multi: bool) -> np.ndarray:
+    """Return the rows whose labels are doubtful, the most doubtful first; both arguments are (N, K)."""
+    if multi:
+        from cleanlab.multilabel_classification import filter as several
+
+        # A label that every row has, or none, gives nothing to compare with.
+        used = targets.any(axis=0) & ~targets.all(axis=0)
+        if used.sum() < 2:
+            return np.zeros(0, np.int64)
+        rows = [np.flatnonzero(row).tolist() for row in targets[:, used]]
+        ranked = several.find_label_issues(
+            rows, probabilities[:, used], return_indices_ranked_by="self_confidence", filter_by="both", n_jobs=1
+        )
+    else:
+        from cleanlab import filter as single
+
+        shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+        ranked = single.find_label_issues(
+            targets.argmax(axis=1), shares, return_indices_ranked_by="self_confidence", filter_by="both", n_jobs=1
+        )
+    return np.asarray(ranked, np.int64)
 
 
 def _imbalance(rows: Rows) -> Finding:

@@ -253,7 +253,8 @@ def _replacer(replace: Mapping[str, str]) -> Callable[[str], str]:
     return lambda text: pattern.sub(lambda match: replace[match.group()], text)
 
 
-_LINK = re.compile(r"(?:https?://|www\.)[^\s\u3000-\u303f\u4e00-\u9fff\uff01-\uff5e<>\"']+", re.IGNORECASE)
+_NOT_IN_LINK = r"\s\u3000-\u303f\u4e00-\u9fff\uff01-\uff5e<>\"'"
+_LINK = re.compile(rf"(?:https?://|www\.)[^{_NOT_IN_LINK}]*[^{_NOT_IN_LINK},.;:!?()@]", re.IGNORECASE)
 _MENTION = re.compile(r"(?<![\w.@])@[\w\-]{1,40}(?:[:：])?")
 _EMOJI = re.compile(
     r"[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u2190-\u21ff\u2300-\u23ff\ufe0f\u200d\u20e3\U000e0020-\U000e007f]"

@@ -69,7 +69,7 @@ def _by_form(text: str) -> Iterator[Personal]:
             yield Personal("identity number", *match.span())
     for match in _CARD.finditer(text):
         digits = re.sub(r"\D", "", match.group())
-        if digits[0] in "3456" and len(set(digits)) > 2 and _luhn(digits):
+        if digits[0] in "3456" and len(set(digits)) > 1 and _luhn(digits):
             yield Personal("bank card", *match.span())
     for match in _IPV4.finditer(text):
         if _is_ip(match.group()):

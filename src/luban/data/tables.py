@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MAX_FIELD = 1 << 24
+_CELL_ERRORS = frozenset({"#N/A", "#VALUE!", "#REF!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!"})
 _Quoting = Literal[0, 3]  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
 
 
@@ -64,10 +65,11 @@ def _tabular(source: Source, records: Iterator[tuple[int, list[Any]]], rows_per_
         if len(record) > width and not any(cell not in (None, "") for cell in record[width:]):
             record = record[:width]
         if len(record) != width:
-            source.faults.add(
-                line, f"{len(record)} fields: {shorten(record)}", f"{width}: {', '.join(names)}"[:120],
-                hint="a field that holds the separator or a line end needs quotes around it",
-            )
+            hint = "a field that holds the separator or a line end needs quotes around it"
+            if source.format == "xlsx":
+                hint = "a cell stands in a column without a name"
+            got, wanted = f"{len(record)} fields: {shorten(record)}", f"{width}: {', '.join(names)}"[:120]
+            source.faults.add(line, got, wanted, hint=hint)
             continue
         rows.append(line)
         fields.append(record)
@@ -161,7 +163,8 @@ def _sheet_rows(sheet: Any) -> Iterator[tuple[int, list[Any]]]:
     for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
         if any(cell not in (None, "") for cell in cells):
             width = width or len(cells)
-            yield number, list(cells) + [None] * (width - len(cells))
+            values = [None if cell in _CELL_ERRORS else cell for cell in cells]
+            yield number, values + [None] * (width - len(values))
 
 
 def read_parquet(source: Source, rows_per_batch: int) -> Iterator[Raw]:

@@ -82,8 +82,9 @@ def _feed(chunk: pa.Array, hashes: _Hashes, path: str) -> None:
         values = chunk.drop_null().to_numpy(zero_copy_only=False)
         hashes.update(f"{path}{kind}", np.ascontiguousarray(values))
     else:
+        family = str(kind).split("<")[0]  # a file renames the fields within
         for value in chunk.drop_null().to_pylist():
-            hashes.update(f"{path}{kind}", json.dumps(value, default=str, sort_keys=True).encode() + b"\n")
+            hashes.update(f"{path}{family}", json.dumps(value, default=str, sort_keys=True).encode() + b"\n")
 
 
 def save(dataset: Dataset, path: Path) -> None:

@@ -90,6 +90,18 @@ def test_the_contents_decide_not_the_name(tmp_path: Path) -> None:
     assert len(read(tmp_path / "book.csv", COLUMNS, "classify")) == 3
 
 
+def test_cells_of_a_workbook(tmp_path: Path) -> None:
+    path = tmp_path / "rows.xlsx"
+    rows: list[tuple[Any, Any]] = [(3.5, 1), ("a", 2.0), (datetime.datetime(2024, 5, 31), True), (None, "x")]
+    as_workbook(path, [{"text": text, "label": label} for text, label in rows])
+    found = read(path, COLUMNS, "classify").table
+    assert found.column("text").to_pylist() == ["3.5", "a", "2024-05-31", ""]
+    assert found.column("labels").to_pylist() == [["1"], ["2"], ["true"], ["x"]]
+    as_workbook(path, [{"text": "a", "label": "x"}, {"text": "b", "label": "#N/A"}])
+    error = problems(path)
+    assert error.problems[0].line == 3 and "no label" in error.problems[0].got
+
+
 def test_a_folder_for_each_class(tmp_path: Path) -> None:
     for label, texts in {"neg": ["bad"], "pos": ["good", "很好"]}.items():
         (tmp_path / label).mkdir()

@@ -66,6 +66,17 @@ def test_a_digest_is_of_the_contents_however_they_are_chunked(rows: list[Any], c
     assert digest(pa.concat_tables(parts).combine_chunks()) == digest(whole)
 
 
+def test_a_digest_of_columns_of_every_kind_outlives_a_file(tmp_path: Path) -> None:
+    table = pa.table({
+        "map": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int32())), "struct": [{"x": 1}, None],
+        "time": pa.array([1, None], pa.timestamp("us")), "bool": [True, None], "float": [0.5, None],
+        "bytes": [b"\xff", None], "word": pa.array(["a", None]).dictionary_encode(),
+        "pair": pa.array([[1, 2], None], pa.list_(pa.int32(), 2)), "long": pa.array(["a", None], pa.large_string()),
+    })  # fmt: skip
+    save(Dataset(table, "x", digest(table)), tmp_path / "x.arrow")
+    assert digest(open_dataset(tmp_path / "x.arrow").table) == digest(table)
+
+
 @pytest.mark.parametrize(
     "other",
     [
