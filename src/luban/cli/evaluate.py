@@ -50,7 +50,7 @@ def command(
         from luban.stages.run import run
 
         loaded = load(project, overrides)
-        with show.progress() as on_progress:
+        with show.progress(goes_on=True) as on_progress:
             ran = run(loaded, force=force, on_progress=on_progress)
         show.give("evaluate", results.run_facts(ran), lambda: results.run(ran, show.out))
         return

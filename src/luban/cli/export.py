@@ -25,7 +25,7 @@ def command(show: Show, project: Path, overrides: tuple[str, ...], force: tuple[
     from luban.stages.run import export
 
     loaded = load(project, overrides)
-    with show.progress() as on_progress:
+    with show.progress(goes_on=True) as on_progress:
         ran = export(loaded, force=force, on_progress=on_progress)
     show.give("export", results.run_facts(ran), lambda: results.run(ran, show.out))
     show.hint(f"luban run{results.project_option(project)}")

@@ -30,9 +30,6 @@ COMMANDS = {
 }
 """Name -> one line of help, in the order of use. A command's module is imported when it is asked for."""
 
-GOES_ON = frozenset({"run", "train", "evaluate", "export", "predict"})
-"""Commands that, stopped and typed again, go on from there."""
-
 
 class Commands(click.Group):
     """The group of all commands, none of them imported before it is asked for."""
@@ -114,7 +111,7 @@ def _guarded(show: Show, arguments: list[str]) -> int:
     except click.ClickException as error:
         return errors.tell_usage(show, error)
     except (click.Abort, KeyboardInterrupt):
-        return errors.tell_interrupted(show, goes_on=bool(GOES_ON.intersection(arguments[:1])))
+        return errors.tell_interrupted(show, goes_on=show.goes_on)
     except LubanError as error:
         return errors.tell(show, error)
     except BrokenPipeError:

@@ -55,7 +55,8 @@ def command(
     if file is None:
         answers.write(show, folder, texts if texts else answers.stdin_blocks(), scores=scores, threads=threads)
         return
-    with show.progress(beside_answers=output is None) as on_progress, answers.aside(output) as place:
+    kept = output is not None and resume
+    with show.progress(goes_on=kept, beside_answers=output is None) as on_progress, answers.aside(output) as place:
         done = predict_file(
             folder, file, place, text=column, scores=scores, resume=resume, threads=threads, on_progress=on_progress
         )

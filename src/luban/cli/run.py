@@ -24,7 +24,7 @@ def command(show: Show, project: Path, overrides: tuple[str, ...], force: tuple[
     from luban.stages.run import run
 
     loaded = load(project, overrides)
-    with show.progress() as on_progress:
+    with show.progress(goes_on=True) as on_progress:
         ran = run(loaded, force=force, on_progress=on_progress)
     show.give("run", results.run_facts(ran), lambda: results.run(ran, show.out))
     if ran.bundle is not None:

@@ -24,7 +24,7 @@ def command(show: Show, project: Path, overrides: tuple[str, ...], force: tuple[
     from luban.stages.run import train
 
     loaded = load(project, overrides)
-    with show.progress() as on_progress:
+    with show.progress(goes_on=True) as on_progress:
         ran = train(loaded, force=force, on_progress=on_progress)
     show.give("train", results.run_facts(ran), lambda: results.run(ran, show.out))
     show.hint(f"luban run{results.project_option(project)}")

@@ -30,6 +30,8 @@ class Show:
     """Write results, progress and errors as JSON lines on stdout."""
     quiet: bool = False
     """No progress."""
+    goes_on: bool = False
+    """Typed again after it was stopped, the command goes on where it was."""
 
     @cached_property
     def out(self) -> Console:
@@ -42,15 +44,17 @@ class Show:
         return _console(sys.stderr)
 
     @contextmanager
-    def progress(self, *, beside_answers: bool = False) -> Iterator[Callable[[Progress], None]]:
+    def progress(self, *, goes_on: bool = False, beside_answers: bool = False) -> Iterator[Callable[[Progress], None]]:
         """Yield what a stage calls with its progress, and draw it until the block ends.
 
         Args:
+            goes_on: what is done by then is not lost when the user stops it.
             beside_answers: the command writes answers on stdout meanwhile: nothing else goes there, and nothing is
                 drawn over them in a terminal.
         """
         from luban.cli.show import notices, progress
 
+        self.goes_on = goes_on
         answers_on_screen = beside_answers and sys.stdout.isatty()
         display: progress.Display
         if self.quiet or answers_on_screen or (self.json and beside_answers):
