@@ -80,15 +80,15 @@ def predict_file(
         DataError: the input can't be read, with every problem in it; no output is left then.
         Conflict: the output is the input, has an ending that can't be written, or is being written by another process.
     """
+    from luban.data.raw import Named
     from luban.data.read import stream
-    from luban.project.schema import DataSection
 
     input = Path(input)
     text = text or engine.text_column
     if output is not None and Path(output).resolve() == input.resolve():
         raise Conflict(f"{output} is the input too", hint="name another output")
     # From here on the file is known to be there and of a kind that can be read.
-    batches = stream(input, DataSection(train=str(input), text=text), engine.task.kind, ROWS_PER_CHUNK, labelled=False)
+    batches = stream(input, Named(text, ""), engine.task.kind, ROWS_PER_CHUNK, labelled=False)
     source = _Scan.of(input) if input.is_file() else _Scan("", 0)
     columns = _Columns(engine, text, scores, Path(output).suffix.lower() if output is not None else ".jsonl")
     count = _Counter(on_progress or (lambda _: None), source.n_rows)
