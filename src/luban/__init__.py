@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     )
     from luban.project.load import load as open_project
     from luban.records import Finding, Prediction, Progress, Report, Score, Span, Step
-    from luban.stages.init import init
-    from luban.stages.predict import predict_file
-    from luban.stages.run import check, export, run
+    from luban.stages.beginning import init
+    from luban.stages.flow import check, export, run
+    from luban.stages.predicting import predict_file
 
 __version__ = "0.1.0"
 
@@ -75,9 +75,9 @@ _HOMES = {
         "UnknownPlugin",
     ),
     "luban.records": ("Finding", "Prediction", "Progress", "Report", "Score", "Span", "Step"),
-    "luban.stages.init": ("init",),
-    "luban.stages.predict": ("predict_file",),
-    "luban.stages.run": ("check", "export", "run"),
+    "luban.stages.beginning": ("init",),
+    "luban.stages.predicting": ("predict_file",),
+    "luban.stages.flow": ("check", "export", "run"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -24,7 +24,7 @@ def command(show: Show, project: Path, overrides: tuple[str, ...], quick: bool) 
     from luban.cli.show import findings as drawn
     from luban.cli.show import results
     from luban.project.load import load
-    from luban.stages.run import check
+    from luban.stages.flow import check
 
     loaded = load(project, overrides)
     with show.progress() as on_progress:

@@ -47,7 +47,7 @@ def command(
         if bundle or text or label or out or threads:
             ctx.fail("--bundle, --text, --label, --out and --threads go with --data")
         from luban.project.load import load
-        from luban.stages.run import run
+        from luban.stages.flow import run
 
         loaded = load(project, overrides)
         with show.progress(goes_on=True) as on_progress:
@@ -57,7 +57,7 @@ def command(
     if overrides or force:
         ctx.fail("settings and --force go with a project, not with --data")
     from luban.stages.judge import judge
-    from luban.stages.predict import newest_bundle
+    from luban.stages.predicting import newest_bundle
 
     folder = bundle or newest_bundle(Path.cwd())
     with show.progress() as on_progress:

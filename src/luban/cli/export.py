@@ -22,7 +22,7 @@ def command(show: Show, project: Path, overrides: tuple[str, ...], force: tuple[
     """
     from luban.cli.show import results
     from luban.project.load import load
-    from luban.stages.run import export
+    from luban.stages.flow import export
 
     loaded = load(project, overrides)
     with show.progress(goes_on=True) as on_progress:

@@ -56,7 +56,7 @@ def command(
     Every value in the file is explicit, with the reason for it beside it in a comment.
     """
     from luban.cli.show import results
-    from luban.stages.init import init
+    from luban.stages.beginning import init
 
     with show.progress() as on_progress:
         made = init(

@@ -40,7 +40,7 @@ def command(
     as JSON lines. Without FILE and --text, each line of stdin is a text.
     """
     from luban.cli.show import answers
-    from luban.stages.predict import newest_bundle, predict_file
+    from luban.stages.predicting import newest_bundle, predict_file
 
     piped = file is None and not texts
     if texts and file is not None:

@@ -21,7 +21,7 @@ def command(show: Show, project: Path, overrides: tuple[str, ...], force: tuple[
     """
     from luban.cli.show import results
     from luban.project.load import load
-    from luban.stages.run import train
+    from luban.stages.flow import train
 
     loaded = load(project, overrides)
     with show.progress(goes_on=True) as on_progress:

@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from luban.stages.init import InitResult, init
+    from luban.stages.beginning import InitResult, init
+    from luban.stages.flow import check, export, run, train
     from luban.stages.machine import bases, doctor
-    from luban.stages.predict import newest_bundle, predict_file, predict_texts
+    from luban.stages.predicting import newest_bundle, predict_file, predict_texts
     from luban.stages.record import RunResult, StageResult
-    from luban.stages.run import check, export, run, train
 
 __all__ = [
     "InitResult",
@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "init": ("InitResult", "init"),
+    "beginning": ("InitResult", "init"),
+    "flow": ("check", "export", "run", "train"),
     "machine": ("bases", "doctor"),
-    "predict": ("newest_bundle", "predict_file", "predict_texts"),
+    "predicting": ("newest_bundle", "predict_file", "predict_texts"),
     "record": ("RunResult", "StageResult"),
-    "run": ("check", "export", "run", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -45,5 +45,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'luban.stages' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"luban.stages.{_HOME[name]}"), name)
-    globals()[name] = value  # before a submodule of the same name is found instead
+    globals()[name] = value
     return value

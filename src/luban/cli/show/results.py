@@ -121,9 +121,13 @@ def report(found: Report, console: Console) -> RenderableType:
     for name, score in shown.items():
         beside = [_value(found.baselines[baseline].get(name)) for baseline in baselines]
         table.add_row(Text(name, style="bold"), Text(_value(score), style="bold green"), _interval(score), *beside)
-    n = max((score.n for score in shown.values()), default=0)
+    counted = max((score.n for score in shown.values()), default=0)
+    n_rows = found.details.get("n_rows", counted)
+    measured = f"measured on {words.count(n_rows)} rows"
+    if found.task == "tag":
+        measured += f" with {words.count(counted)} entities"
     more = len(found.scores) - len(shown)
-    foot = f"measured on {words.count(n)} rows" + (f"; the report has {more} more" if more > 0 else "")
+    foot = measured + (f"; the report has {more} more" if more > 0 else "")
     return Group(table, Text(foot, style="dim"))
 
 

@@ -13,13 +13,13 @@ from luban.models.facts import BaseFolder
 from luban.models.processor import Processor
 from luban.project.load import Loaded
 from luban.records import Finding, Listener, ignore
-from luban.stages.check import check as check_stage
-from luban.stages.check import stop_at_failures
+from luban.stages.checking import check as check_stage
+from luban.stages.checking import stop_at_failures
 from luban.stages.parts import find_base, processor_of, task_of
-from luban.stages.prepare import open_splits, prepare
-from luban.stages.probe import Probed, probe
+from luban.stages.preparing import open_splits, prepare
+from luban.stages.probing import Probed, probe
 from luban.stages.record import Run, RunResult
-from luban.stages.train import train as train_stage
+from luban.stages.training import train as train_stage
 from luban.tasks import Task
 
 STAGES = ("prepare", "probe", "check", "train", "export", "evaluate")
@@ -62,7 +62,7 @@ def train(project: Loaded, *, force: Collection[str] = (), on_progress: Listener
 
 def export(project: Loaded, *, force: Collection[str] = (), on_progress: Listener = ignore) -> RunResult:
     """Check, train and write the graph."""
-    from luban.stages.export import export as export_stage
+    from luban.stages.exporting import export as export_stage
 
     with _begun(project, on_progress, force) as run:
         ready = _trained(run)
@@ -84,8 +84,8 @@ def run(project: Loaded, *, force: Collection[str] = (), on_progress: Listener =
         GateError: the graph does not answer as the model, or a score is below its gate.
         Conflict: another process is at work on this run.
     """
-    from luban.stages.evaluate import evaluate, open_bundle
-    from luban.stages.export import export as export_stage
+    from luban.stages.exporting import export as export_stage
+    from luban.stages.judging import evaluate, open_bundle
 
     with _begun(project, on_progress, force) as going:
         ready = _trained(going)

@@ -20,10 +20,10 @@ from luban.models import checkpoint
 from luban.models.processor import Processor
 from luban.project import lock
 from luban.records import Bundle, Calibration, Prediction, Report
-from luban.stages import probe as probing
+from luban.stages import probing
 from luban.stages.parts import is_multi_label
 from luban.stages.places import BUNDLE, CHECKPOINT, DATA, GRAPH, REPORT
-from luban.stages.probe import Probed
+from luban.stages.probing import Probed
 from luban.stages.record import Run, code_digest, digest_of, peak_memory_mb
 from luban.tasks import Task
 

@@ -20,7 +20,7 @@ from luban.project import lock
 from luban.records import Calibration, Encoded
 from luban.stages.parts import task_json
 from luban.stages.places import CHECKPOINT, DATA, STATES
-from luban.stages.probe import Probed, targets_of
+from luban.stages.probing import Probed, targets_of
 from luban.stages.record import Run, StepLog, code_digest, digest_of
 from luban.tasks import Task
 

@@ -18,7 +18,7 @@ from luban.project import lock
 from luban.records import Finding
 from luban.stages.parts import is_multi_label
 from luban.stages.places import CHECK, DATA
-from luban.stages.probe import Probed, probabilities
+from luban.stages.probing import Probed, probabilities
 from luban.stages.record import Run, code_digest, digest_of
 from luban.tasks import Task
 
@@ -41,7 +41,7 @@ def check(
             "data": {"clean": settings["data"]["clean"], "replace": settings["data"]["replace"]},
             "train": {key: settings["train"][key] for key in ("epochs", "batch_tokens", "freeze")},
         },
-        "code_digest": code_digest("data", "stages/check.py"),
+        "code_digest": code_digest("data", "stages/checking.py"),
     }  # fmt: skip
 
     def work() -> None:
