@@ -81,11 +81,13 @@ def rows(kinds: dict[str, tuple[str, ...]], things: tuple[str, ...], ends: tuple
     return made[:300]
 
 
-def shop(folder: Path, name: str, header: tuple[str, str], made: list[tuple[str, str]], encoding: str) -> Shop:
+def shop(
+    folder: Path, name: str, header: tuple[str, str], made: list[tuple[str, str]], encoding: str, *more: str
+) -> Shop:
     with (folder / name).open("w", encoding=encoding, newline="") as file:
         csv.writer(file).writerows([header, *made])
     tiny.make(folder / "base", [text for text, _ in made])
-    init = luban(folder, "init", name, "--label", header[1], "--base", "./base", "--name", "shop")
+    init = luban(folder, "init", name, "--label", header[1], "--base", "./base", "--name", "shop", *more)
     assert init.returncode == 0, init.stderr
     ran = luban(folder, "run", *QUICK)
     assert ran.returncode == 0, ran.stderr
@@ -101,7 +103,7 @@ def english(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 @pytest.fixture(scope="module")
 def chinese(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     made = rows(CHINESE, CHINESE_THINGS, CHINESE_ENDS)
-    return shop(tmp_path_factory.mktemp("chinese"), "评论.csv", ("内容", "类别"), made, "gb18030")
+    return shop(tmp_path_factory.mktemp("chinese"), "评论.csv", ("内容", "类别"), made, "gb18030", "--no-probe")
 
 
 @pytest.fixture(params=["english", "chinese"])
