@@ -85,7 +85,7 @@ def run(project: Loaded, *, force: Collection[str] = (), on_progress: Listener =
         Conflict: another process is at work on this run.
     """
     from luban.stages.exporting import export as export_stage
-    from luban.stages.judging import evaluate, open_bundle
+    from luban.stages.evaluating import evaluate, open_bundle
 
     with _begun(project, on_progress, force) as going:
         ready = _trained(going)
