@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
@@ -28,14 +27,20 @@ _FLOATS_A_TOKEN = 34
 """Values kept for the backward pass, by token, layer and unit of width (Korthikanti et al. 2022, section 4.1)."""
 
 
+def check_quickly(run: Run, splits: Splits, task: Task) -> list[Finding]:
+    """Look at what needs no base; nothing is kept."""
+    run.tell("check", "looking at rows and labels")
+    return check_rows(splits, run.loaded.project.data, labels=task.labels, multi=is_multi_label(run.loaded))
+
+
 def check(
-    run: Run, splits: Splits, task: Task, base: BaseFolder | None, processor: Processor | None, probed: Probed | None
+    run: Run, splits: Splits, task: Task, base: BaseFolder, processor: Processor, probed: Probed
 ) -> list[Finding]:
-    """Look at the rows; with base, processor and probe at lengths, suspect labels, time and memory too."""
+    """Look at the rows, and with the base and its probe at lengths, suspect labels, time and memory."""
     settings = lock.resolved(run.loaded.project)
     inputs = {
         "data_digest": digest_of(run.folder / DATA),
-        "base_digest": base.facts.digest if base else None,
+        "base_digest": base.facts.digest,
         "settings": {
             "task": settings["task"], "max_length": settings["max_length"],
             "data": {"clean": settings["data"]["clean"], "replace": settings["data"]["replace"]},
@@ -46,18 +51,12 @@ def check(
 
     def work() -> None:
         run.tell("check", "looking at rows and labels")
-        extra: dict[str, Any] = {}
-        if processor is not None and base is not None and probed is not None:
-            encoded = task.encode(splits.train.table, processor)
-            extra = {
-                "token_lengths": _lengths(splits, task, processor),
-                "max_length": run.loaded.project.max_length,
-                "probabilities": probabilities(probed, encoded, task),
-                "estimate": _estimate(run, splits, base, probed),
-            }
         findings = check_rows(
-            splits, run.loaded.project.data, labels=task.labels, multi=is_multi_label(run.loaded), **extra
-        )
+            splits, run.loaded.project.data, labels=task.labels, multi=is_multi_label(run.loaded),
+            token_lengths=_lengths(splits, task, processor), max_length=run.loaded.project.max_length,
+            probabilities=probabilities(probed, task.encode(splits.train.table, processor), task),
+            estimate=_estimate(run, splits, base, probed),
+        )  # fmt: skip
         with new_folder(run.folder / CHECK, replace=True) as aside:
             write_json(aside / "findings.json", [asdict(finding) for finding in findings])
             seal(aside, {"kind": "check"})

@@ -14,7 +14,7 @@ from luban.models.processor import Processor
 from luban.project.load import Loaded
 from luban.records import Finding, Listener, ignore
 from luban.stages.checking import check as check_stage
-from luban.stages.checking import stop_at_failures
+from luban.stages.checking import check_quickly, stop_at_failures
 from luban.stages.parts import find_base, processor_of, task_of
 from luban.stages.preparing import open_splits, prepare
 from luban.stages.probing import Probed, probe
@@ -49,8 +49,7 @@ def check(project: Loaded, *, quick: bool = False, on_progress: Listener = ignor
         if not quick:
             return _ready(run).findings
         facts = prepare(run)
-        splits, task = open_splits(run, facts["split"]), task_of(project, facts["labels"])
-        return check_stage(run, splits, task, None, None, None)
+        return check_quickly(run, open_splits(run, facts["split"]), task_of(project, facts["labels"]))
 
 
 def train(project: Loaded, *, force: Collection[str] = (), on_progress: Listener = ignore) -> RunResult:
@@ -84,8 +83,8 @@ def run(project: Loaded, *, force: Collection[str] = (), on_progress: Listener =
         GateError: the graph does not answer as the model, or a score is below its gate.
         Conflict: another process is at work on this run.
     """
-    from luban.stages.exporting import export as export_stage
     from luban.stages.evaluating import evaluate, open_bundle
+    from luban.stages.exporting import export as export_stage
 
     with _begun(project, on_progress, force) as going:
         ready = _trained(going)
