@@ -24,12 +24,12 @@ import numpy as np
 from luban.bundle import runtimes, seal
 from luban.bundle.reference import reference
 from luban.errors import BadRequest
+from luban.models.processor import Processor
 from luban.models.windows import cut_to_budget, pad
 from luban.records import Calibration, Encoded, Prediction
 
 if TYPE_CHECKING:
     from luban.bundle.runtimes import Runner
-    from luban.models.processor import Processor
     from luban.tasks import Task
 
 MAX_BATCH_TOKENS = 512
@@ -71,9 +71,12 @@ class Engine:
         """
         folder = Path(folder)
         parts = seal.read(folder, check=check)
-        runner = runtimes.open(parts.runtime["kind"], folder, parts.runtime, threads)
+        with ThreadPoolExecutor(1) as aside:  # a large vocabulary takes as long as the graph: both at once
+            opening = aside.submit(runtimes.open, parts.runtime["kind"], folder, parts.runtime, threads)
+            processor = Processor.from_dir(folder)
+            runner = opening.result()
         return cls(
-            name=parts.bundle.name, task=parts.task, processor=parts.processor, runner=runner,
+            name=parts.bundle.name, task=parts.task, processor=processor, runner=runner,
             calibration=parts.calibration, facts=parts.facts, digest=parts.bundle.digest, text_column=parts.text_column,
         )  # fmt: skip
 

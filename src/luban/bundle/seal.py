@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from luban import files
 from luban.bundle.card import card
 from luban.errors import CorruptBundle, LubanError, NotFound
-from luban.models.processor import Processor
 from luban.records import Bundle, Calibration
 from luban.tasks import make
 
 if TYPE_CHECKING:
     from luban.models.facts import BaseFacts
+    from luban.models.processor import Processor
     from luban.records import Report
     from luban.tasks import Task
 
@@ -38,12 +38,11 @@ _MEND = "copy the folder again from where it was made, or make it again with `lu
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What was read from a bundle, but for the runtime's files."""
+    """What a bundle says of itself; processor and runtime open their own files."""
 
     bundle: Bundle
     task: Task
     facts: Mapping[str, Any]
-    processor: Processor
     calibration: Calibration
     runtime: Mapping[str, Any]
     text_column: str
@@ -121,7 +120,7 @@ def open_bundle(folder: Path) -> Bundle:
 
 
 def read(folder: Path, *, check: bool = True) -> Parts:
-    """Read a bundle's parts, but for the runtime's files.
+    """Read what a bundle says of itself.
 
     Args:
         folder: the sealed folder.
@@ -146,8 +145,8 @@ def read(folder: Path, *, check: bool = True) -> Parts:
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptBundle(f"{folder / BUNDLE} is no description of a bundle: {error!r}", hint=_MEND) from error
     return Parts(
-        bundle=bundle, task=task, processor=Processor.from_dir(folder), calibration=_calibration(folder, task),
-        runtime=runtime, facts=learned, text_column=text_column,
+        bundle=bundle, task=task, calibration=_calibration(folder, task), runtime=runtime, facts=learned,
+        text_column=text_column,
     )  # fmt: skip
 
 
