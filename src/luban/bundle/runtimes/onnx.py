@@ -2,7 +2,8 @@
 
 The graph comes from torch's exporter (`torch.export` underneath), with any number of windows and tokens, and then has
 its attention, norms and activations fused into ONNX Runtime's own operators, which saves MiniLM 4% of the time for
-windows of 128 tokens and 13% for 512; short ones are all matrix products. Where a fused graph can't be had, or answers otherwise, the plain one is written.
+windows of 128 tokens and 13% for 512; short ones are all matrix products. Where a fused graph can't be had, or answers
+otherwise, the plain one is written.
 """
 
 from __future__ import annotations
