@@ -63,9 +63,8 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
             if runs:
                 print(f"seed {seed} {side:8s} {runs[-1]['score']:.4f} in {runs[-1]['seconds']:.0f} s", flush=True)
     first = found["luban"][0]
-    print(
-        f"\n{first['main']} on {first['n']} test rows; 95% interval of one run about {first['low']:.4f} to {first['high']:.4f}"
-    )
+    interval = f"{first['low']:.4f} to {first['high']:.4f}"
+    print(f"\n{first['main']} on {first['n']} test rows; 95% interval of the first run {interval}")
     for side, runs in found.items():
         if runs:
             scores = [run["score"] for run in runs]

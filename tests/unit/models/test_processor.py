@@ -16,7 +16,15 @@ from luban.models.facts import BaseFolder
 from luban.models.processor import Processor, ProcessorSettings
 from luban.records import Encoded
 
-TEXTS = ["My card hasn't arrived, why?", "我的卡还没到，怎么办", "Ｆｕｌｌ width 与 English mixed", "a", "", "  ", "🙂 naïve café"]
+TEXTS = [
+    "My card hasn't arrived, why?",
+    "我的卡还没到，怎么办",
+    "Ｆｕｌｌ width 与 English mixed",
+    "a",
+    "",
+    "  ",
+    "🙂 naïve café",
+]
 
 
 def make(base: BaseFolder, **given: Any) -> Processor:
@@ -80,7 +88,11 @@ def test_long_texts(base: BaseFolder, how: str, n_windows: int) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(st.lists(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=9), max_size=30), max_size=4))
+@given(
+    rows=st.lists(
+        st.lists(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=9), max_size=30), max_size=4
+    )
+)
 def test_every_unit_begins_somewhere(tiny: BaseFolder, rows: list[list[str]]) -> None:
     processor = make(tiny, max_length=16)
     encoded = processor.encode_units(rows, [[True] * len(row) for row in rows])
@@ -99,7 +111,9 @@ def test_characters_are_pieces_of_their_own(e5: BaseFolder) -> None:
     encoded = processor.encode_units([list(text)], [[True, False, False, False]])
     tokenizer = Tokenizer.from_file(str(e5.folder / "tokenizer.json"))
     assert encoded.units is not None
-    first = [tokenizer.id_to_token(int(token)) for token, unit in zip(encoded.ids, encoded.units, strict=True) if unit >= 0]
+    first = [
+        tokenizer.id_to_token(int(token)) for token, unit in zip(encoded.ids, encoded.units, strict=True) if unit >= 0
+    ]
     assert first[1:] == ["海", "银", "行"]
 
 
