@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from luban.data.inspect import Look, look
-from luban.data.read import read
 from luban.errors import Conflict
 from luban.files import read_json, write_text
 from luban.models import base as base_room
@@ -22,7 +21,7 @@ from luban.models.processor import Processor, ProcessorSettings
 from luban.project import advise as advising
 from luban.project.advise import Advice, BaseSize, Facts, Lengths
 from luban.project.load import load
-from luban.project.schema import DataSection, Project
+from luban.project.schema import Project
 from luban.project.write import project_name, to_yaml
 from luban.records import Dataset, Listener, Progress, ignore
 
@@ -85,8 +84,7 @@ def init(
         raise Conflict(f"{out} is there already", hint="choose another file with --out, or replace it with --force")
     on_progress(Progress("init", f"looking at {data.name}"))
     seen = look(data, text=text, label=label, separator=separator, task=task)
-    section = DataSection(train=str(data), text=seen.text, label=seen.label, separator=seen.separator)
-    rows = read(data, section, seen.task)
+    rows = seen.dataset
     facts = _facts(seen, rows, data, out.resolve().parent, base, test, validation)
     chosen = base or advising.base_for(facts.languages, [listing.name for listing in base_room.bases()])[0]
     found = base_room.find(chosen, out.resolve().parent, on_progress=on_progress)
