@@ -93,7 +93,7 @@ def test_many_threads_share_one_runner(one: tuple[str, Made]) -> None:
 
 def test_bundle_holds_plain_files_with_no_trace_of_the_machine(one: tuple[str, Made]) -> None:
     _, it = one
-    traces = [str(it.folder.parent).encode(), b"site-packages", os.fsencode(Path.cwd()), b".py\""]
+    traces = [str(it.folder.parent).encode(), b"site-packages", os.fsencode(Path.cwd()), b'.py"']
     for file in it.folder.iterdir():
         assert file.suffix in seal.ENDINGS
         data = file.read_bytes()
@@ -140,9 +140,7 @@ def test_unknown_runtime_offers_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("family", ["distilbert", "mpnet", "deberta-v2", "modernbert", "albert"], indirect=True)
-def test_families_of_encoders_export_and_fuse(
-    family: str, random_body: Callable[[str], Any], tmp_path: Path
-) -> None:
+def test_families_of_encoders_export_and_fuse(family: str, random_body: Callable[[str], Any], tmp_path: Path) -> None:
     model = TaskModel(random_body(family), PooledHead(32, 5, dropout=0.1, pooling="mean")).eval()
     lengths = np.array([3, 5, 9, 17, 30, 38, 4, 22])
     offsets = np.concatenate([[0], np.cumsum(lengths)])

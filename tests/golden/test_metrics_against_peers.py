@@ -48,25 +48,30 @@ def single(seed: int, n: int, k: int, skill: float) -> tuple[np.ndarray, np.ndar
     return targets, softmax(logits)
 
 
-@pytest.mark.parametrize(("n", "k", "skill"),
-                         [(500, 3, 1.0), (300, 20, 2.0), (40, 12, 0.0), (1, 4, 3.0), (200, 2, 1.0)])
+@pytest.mark.parametrize(
+    ("n", "k", "skill"), [(500, 3, 1.0), (300, 20, 2.0), (40, 12, 0.0), (1, 4, 3.0), (200, 2, 1.0)]
+)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_single_label_scores(metrics, seed: int, n: int, k: int, skill: float) -> None:
     targets, shares = single(seed, n, k, skill)
     labels = tuple(f"label {number}" for number in range(k))
     given = shares.argmax(axis=1)
     gold = [(labels[target],) for target in targets]
-    predictions = [Prediction((labels[best],), LabelScores(labels, row))
-                   for best, row in zip(given, shares, strict=True)]
+    predictions = [
+        Prediction((labels[best],), LabelScores(labels, row)) for best, row in zip(given, shares, strict=True)
+    ]
     scores = classify_scores(gold, predictions, labels, False)
     assert scores["accuracy"].value == pytest.approx(metrics.accuracy_score(targets, given), **CLOSE)
     for average in ("macro", "weighted", "micro"):
         assert scores[f"{average}_f1"].value == pytest.approx(
-            metrics.f1_score(targets, given, average=average, zero_division=0), **CLOSE)
+            metrics.f1_score(targets, given, average=average, zero_division=0), **CLOSE
+        )
     assert scores["macro_precision"].value == pytest.approx(
-        metrics.precision_score(targets, given, average="macro", zero_division=0), **CLOSE)
+        metrics.precision_score(targets, given, average="macro", zero_division=0), **CLOSE
+    )
     assert scores["macro_recall"].value == pytest.approx(
-        metrics.recall_score(targets, given, average="macro", zero_division=0), **CLOSE)
+        metrics.recall_score(targets, given, average="macro", zero_division=0), **CLOSE
+    )
     usable = [label for label in range(k) if 0 < (targets == label).sum() < n]
     if usable:
         areas = [metrics.roc_auc_score(targets == label, shares[:, label]) for label in usable]
@@ -87,17 +92,21 @@ def test_multi_label_scores(metrics, seed: int, n: int, k: int) -> None:
     given = shares >= 0.5
     labels = tuple(f"label {number}" for number in range(k))
     rows = [tuple(labels[number] for number in np.flatnonzero(row)) for row in gold]
-    predictions = [Prediction(tuple(labels[number] for number in np.flatnonzero(chosen)), LabelScores(labels, row))
-                   for chosen, row in zip(given, shares, strict=True)]
+    predictions = [
+        Prediction(tuple(labels[number] for number in np.flatnonzero(chosen)), LabelScores(labels, row))
+        for chosen, row in zip(given, shares, strict=True)
+    ]
     scores = classify_scores(rows, predictions, labels, True)
     assert scores["subset_accuracy"].value == pytest.approx(metrics.accuracy_score(gold, given), **CLOSE)
     assert scores["hamming"].value == pytest.approx(metrics.hamming_loss(gold, given), **CLOSE)
     assert scores["micro_f1"].value == pytest.approx(
-        metrics.f1_score(gold, given, average="micro", zero_division=0), **CLOSE)
+        metrics.f1_score(gold, given, average="micro", zero_division=0), **CLOSE
+    )
     present = gold.any(axis=0) | given.any(axis=0)
     if present.any():
         assert scores["macro_f1"].value == pytest.approx(
-            metrics.f1_score(gold[:, present], given[:, present], average="macro", zero_division=0), **CLOSE)
+            metrics.f1_score(gold[:, present], given[:, present], average="macro", zero_division=0), **CLOSE
+        )
     usable = gold.any(axis=0) & ~gold.all(axis=0)
     if usable.any():
         expected = metrics.roc_auc_score(gold[:, usable], shares[:, usable], average="macro")
@@ -105,7 +114,8 @@ def test_multi_label_scores(metrics, seed: int, n: int, k: int) -> None:
         precision = metrics.average_precision_score(gold[:, gold.any(axis=0)], shares[:, gold.any(axis=0)])
         assert average_precision(gold, shares) == pytest.approx(precision, **CLOSE)
     assert label_ranking(gold, shares) == pytest.approx(
-        metrics.label_ranking_average_precision_score(gold, shares), **CLOSE)
+        metrics.label_ranking_average_precision_score(gold, shares), **CLOSE
+    )
 
 
 def test_real_questions(metrics, data_sets: Path) -> None:
@@ -172,8 +182,11 @@ def test_temperature_is_the_minimum_that_scipy_finds(metrics) -> None:
 
     targets, shares = single(4, 3_000, 6, 2.0)
     logits = np.log(shares) * 2.5
-    best = minimize_scalar(lambda log: metrics.log_loss(targets, softmax(logits, np.exp(log)), labels=range(6)),
-                           bounds=(-3, 3), method="bounded").x
+    best = minimize_scalar(
+        lambda log: metrics.log_loss(targets, softmax(logits, np.exp(log)), labels=range(6)),
+        bounds=(-3, 3),
+        method="bounded",
+    ).x
     assert fit_temperature(logits, targets) == pytest.approx(np.exp(best), rel=0.01)
 
 
@@ -183,8 +196,9 @@ def test_likelihood_brier_areas_and_tests(metrics) -> None:
     targets, shares = single(5, 500, 4, 1.0)
     assert nll(shares, targets) == pytest.approx(metrics.log_loss(targets, shares, labels=range(4)), **CLOSE)
     gold = np.eye(4, dtype=bool)[targets]
-    assert brier(shares, gold) == pytest.approx(metrics.brier_score_loss(targets, shares, labels=list(range(4)),
-                                                                         scale_by_half=False), **CLOSE)
+    assert brier(shares, gold) == pytest.approx(
+        metrics.brier_score_loss(targets, shares, labels=list(range(4)), scale_by_half=False), **CLOSE
+    )
     tied = np.round(shares, 1)
     areas = [metrics.roc_auc_score(gold[:, label], tied[:, label]) for label in range(4)]
     assert auroc(gold, tied)[0] == pytest.approx(np.mean(areas), **CLOSE)

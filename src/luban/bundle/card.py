@@ -55,9 +55,7 @@ def _use(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _limits(
-    facts: Mapping[str, Any], report: Report, calibration: Calibration, project: Mapping[str, Any]
-) -> str:
+def _limits(facts: Mapping[str, Any], report: Report, calibration: Calibration, project: Mapping[str, Any]) -> str:
     lines = [f"- Sees at most {project['max_length']} tokens at once; {_long_text(facts['task'])}."]
     lines.append("- Knows its own labels only: a text that belongs to none of them is answered with one all the same"
                  + (f", unless its probability is below {calibration.abstain_below:.3f}, where it abstains."

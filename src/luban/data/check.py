@@ -20,9 +20,17 @@ if TYPE_CHECKING:
     from luban.project.schema import DataSection
 
 
-def check(splits: Splits, section: DataSection, *, labels: Sequence[str] | None = None, multi: bool = False,
-          token_lengths: np.ndarray | None = None, max_length: int | None = None,
-          probabilities: np.ndarray | None = None, estimate: Mapping[str, float] | None = None) -> list[Finding]:
+def check(
+    splits: Splits,
+    section: DataSection,
+    *,
+    labels: Sequence[str] | None = None,
+    multi: bool = False,
+    token_lengths: np.ndarray | None = None,
+    max_length: int | None = None,
+    probabilities: np.ndarray | None = None,
+    estimate: Mapping[str, float] | None = None,
+) -> list[Finding]:
     """Look at the three parts of a project's rows.
 
     Args:

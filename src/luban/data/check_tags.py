@@ -69,8 +69,9 @@ def mentions(rows: Rows) -> Finding:
                    tuple(told for _, told in doubtful[:EXAMPLES]), facts)  # fmt: skip
 
 
-def _unlabelled(tokens: Sequence[Sequence[str]], inside: Sequence[set[int]],
-                known: set[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
+def _unlabelled(
+    tokens: Sequence[Sequence[str]], inside: Sequence[set[int]], known: set[tuple[str, ...]]
+) -> Counter[tuple[str, ...]]:
     """Count where known mentions stand outside of any entity."""
     by_first: dict[str, set[int]] = defaultdict(set)
     for mention in known:

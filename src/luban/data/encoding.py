@@ -71,8 +71,10 @@ def decode_all(path: Path) -> str:
 
 def _damaged(path: Path, encoding: str, offset: int, line: int, reason: str) -> DataError:
     return fault(
-        str(path), f"bytes that are not {encoding} at byte offset {offset} ({reason})",
-        "UTF-8, UTF-16 or GB18030 from the first byte to the last", line=line,
+        str(path),
+        f"bytes that are not {encoding} at byte offset {offset} ({reason})",
+        "UTF-8, UTF-16 or GB18030 from the first byte to the last",
+        line=line,
         hint=f"save the file as UTF-8 again, or look at that byte: `head -c {offset + 20} FILE | tail -c 40 | xxd`",
     )
 

@@ -97,8 +97,14 @@ class Look:
         return len(self.dataset)
 
 
-def look(path: Path | str, *, text: str | None = None, label: str | None = None, separator: str | None = None,
-         task: str | None = None) -> Look:
+def look(
+    path: Path | str,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    separator: str | None = None,
+    task: str | None = None,
+) -> Look:
     """Find out what a file of labelled rows holds.
 
     Args:
@@ -192,8 +198,9 @@ def _is_headless(columns: Mapping[str, Sequence[Any]]) -> bool:
 def _known(path: Path, columns: Sequence[Column], **given: str | None) -> None:
     names = [column.name for column in columns]
     problems = [
-        Problem(f"{path}, --{what}", f"{name!r}, which is no column", "a column of the file",
-                hint=did_you_mean(name, names))
+        Problem(
+            f"{path}, --{what}", f"{name!r}, which is no column", "a column of the file", hint=did_you_mean(name, names)
+        )
         for what, name in given.items()
         if name is not None and name not in names
     ]
@@ -205,8 +212,9 @@ def _by_name(name: str, known: Mapping[float, Sequence[str]]) -> float:
     return max((bonus for bonus, names in known.items() if name.strip().lower() in names), default=0.0)
 
 
-def _label_candidates(columns: Sequence[Column], label_columns: Sequence[str], given: str | None,
-                      task: str | None) -> tuple[Candidate, ...]:
+def _label_candidates(
+    columns: Sequence[Column], label_columns: Sequence[str], given: str | None, task: str | None
+) -> tuple[Candidate, ...]:
     kinds = {"tag": ("tags", "spans"), "classify": ("category", "labels")}.get(task or "")
     found = []
     for column in columns:
@@ -262,8 +270,9 @@ def _fits(column: Column, tags: Column) -> bool:
     return bool(pairs) and sum(wanted in counts for counts, wanted in pairs) >= 0.9 * len(pairs)
 
 
-def _choose(source: Source, columns: Sequence[Column], candidates: Sequence[Candidate], what: str,
-            given: str | None) -> Candidate:
+def _choose(
+    source: Source, columns: Sequence[Column], candidates: Sequence[Candidate], what: str, given: str | None
+) -> Candidate:
     if given is not None:
         found = (candidate for candidate in candidates if candidate.name == given)
         return next(found, Candidate(given, 0.0, "as told"))

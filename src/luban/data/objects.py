@@ -152,5 +152,3 @@ def _flatten(record: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         found.setdefault("annotations", [result for part in found.values() for result in part])
     row.update(found)
     return row, list(found)
-
-

@@ -62,8 +62,9 @@ def read(path: Path | str, section: Names, task: str, *, labelled: bool = True) 
     return Dataset(table, str(path), digest(table))
 
 
-def stream(path: Path | str, section: Names, task: str, rows_per_batch: int = _ROWS_PER_BATCH, *,
-           labelled: bool = True) -> Iterator[pa.RecordBatch]:
+def stream(
+    path: Path | str, section: Names, task: str, rows_per_batch: int = _ROWS_PER_BATCH, *, labelled: bool = True
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a file in batches, in the form of `read`, holding no more than a batch at a time.
 
     JSON whose rows stand inside one object, and workbooks, are the exceptions: their parsers need more. Where rows of
@@ -137,8 +138,10 @@ class _Reader:
             text, label = self.source.fixed
             if self.labelled and label not in raw.columns:
                 raise fault(
-                    str(self.source.path), f"a file of plain lines, {shorten(_values(raw.columns[text])[:1])[1:-1]}",
-                    "texts with labels", hint="write a csv with a column of texts and one of labels",
+                    str(self.source.path),
+                    f"a file of plain lines, {shorten(_values(raw.columns[text])[:1])[1:-1]}",
+                    "texts with labels",
+                    hint="write a csv with a column of texts and one of labels",
                 )
             return text, label if self.labelled else None
         text, label = self.section.text, self.section.label

@@ -116,5 +116,3 @@ def read_folder(source: Source, rows_per_batch: int) -> Iterator[Raw]:
 def _folder_batch(batch: Sequence[tuple[int, str, str, str]]) -> Raw:
     rows, texts, labels, names = (list(part) for part in zip(*batch, strict=True))
     return Raw(rows, {"text": texts, "label": labels, "file": names})
-
-

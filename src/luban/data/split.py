@@ -38,8 +38,9 @@ class Splits:
     """What was done, as JSON: rows a part, groups kept together, labels that only training has, notes in words."""
 
 
-def split(dataset: Dataset, section: DataSection, *, validation: Dataset | None = None,
-          test: Dataset | None = None) -> Splits:
+def split(
+    dataset: Dataset, section: DataSection, *, validation: Dataset | None = None, test: Dataset | None = None
+) -> Splits:
     """Divide a dataset as `section.split` says; given parts are used as they are.
 
     The test rows are taken first, a share of all; then the validation rows, a share of what is left. Near duplicates
@@ -78,8 +79,9 @@ def _part(dataset: Dataset, mask: np.ndarray, name: str) -> Dataset:
     return Dataset(table, f"{dataset.source} ({name} part)", digest(table))
 
 
-def _sides(dataset: Dataset, plan: SplitSection, shares: tuple[float, float], report: dict[str, Any],
-           notes: list[str]) -> np.ndarray:
+def _sides(
+    dataset: Dataset, plan: SplitSection, shares: tuple[float, float], report: dict[str, Any], notes: list[str]
+) -> np.ndarray:
     """Return (N,) the part of each row."""
     n_rows = len(dataset)
     n_test = max(1, round(n_rows * shares[1])) if shares[1] else 0
@@ -170,8 +172,9 @@ def row_labels(table: pa.Table) -> list[tuple[str, ...]]:
     return [tuple(labels or ()) for labels in table.column("labels").to_pylist()]
 
 
-def _fill(groups: np.ndarray, labels: Sequence[tuple[str, ...]], wanted: np.ndarray,
-          rng: np.random.Generator) -> np.ndarray:
+def _fill(
+    groups: np.ndarray, labels: Sequence[tuple[str, ...]], wanted: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Return (N,) sides so that each label is divided as `wanted` (3,) divides all rows, group by group."""
     names = sorted({label for row in labels for label in row})
     number = {label: place for place, label in enumerate(names)}
@@ -233,8 +236,9 @@ def _quotas(counts: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) ->
     return quotas
 
 
-def _keep_in_train(sides: np.ndarray, group_of: np.ndarray, members: Sequence[Sequence[int]],
-                   having: Sequence[Sequence[int]]) -> None:
+def _keep_in_train(
+    sides: np.ndarray, group_of: np.ndarray, members: Sequence[Sequence[int]], having: Sequence[Sequence[int]]
+) -> None:
     """Move a group to training for each label that has none there."""
     for groups in having:
         if groups and not any(sides[members[group][0]] == _TRAIN for group in groups):
@@ -313,8 +317,9 @@ def _moment(text: str) -> datetime.datetime | None:
         return None
 
 
-def _missing_labels(dataset: Dataset, sides: np.ndarray, shares: tuple[float, float], report: dict[str, Any],
-                    notes: list[str]) -> None:
+def _missing_labels(
+    dataset: Dataset, sides: np.ndarray, shares: tuple[float, float], report: dict[str, Any], notes: list[str]
+) -> None:
     """Note labels that a part has no row of."""
     labels = row_labels(dataset.table)
     every = {label for row in labels for label in row}

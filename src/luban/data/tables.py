@@ -108,7 +108,7 @@ def _dialect(sample: str, kind: str, has_header: bool) -> tuple[str, _Quoting]:
     if not usable:
         # One column alone: a comma in it is part of the text.
         return ("\x1f" if has_header else ","), csv.QUOTE_MINIMAL
-    return max(usable, key=lambda mark: (usable[mark] if mark != "," else usable[mark] + 0.1)), csv.QUOTE_MINIMAL
+    return max(usable, key=lambda mark: usable[mark] if mark != "," else usable[mark] + 0.1), csv.QUOTE_MINIMAL
 
 
 def _even(sample: str, delimiter: str, quoting: _Quoting) -> tuple[float, int]:
@@ -210,5 +210,3 @@ def _named(value: Any, labels: list[str]) -> Any:
     if isinstance(value, list):
         return [_named(part, labels) for part in value]
     return labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value
-
-

@@ -36,9 +36,7 @@ def _unit_pattern(characters: bool) -> regex.Pattern[str]:
         return regex.compile(r"\S\p{M}*")
     letter = rf"[[\p{{L}}\p{{N}}]--[{CJK}]]"
     word = rf"{letter}[\p{{M}}]*"
-    return regex.compile(
-        rf"(?V1)(?:{word})+(?:['’\-‐‑](?:{word})+)*|[{CJK}]\p{{M}}*|\S\p{{M}}*"
-    )
+    return regex.compile(rf"(?V1)(?:{word})+(?:['’\-‐‑](?:{word})+)*|[{CJK}]\p{{M}}*|\S\p{{M}}*")
 
 
 def split(text: str, *, characters: bool = False) -> list[tuple[int, int]]:
@@ -83,7 +81,9 @@ def locate(text: str, tokens: Sequence[str]) -> list[tuple[int, int]]:
         start = text.find(token, position)
         if start < 0:
             problem = Problem(
-                f"token {number} of {len(tokens)}", f"{token[:40]!r}", f"text to be found in {text[position:][:40]!r}",
+                f"token {number} of {len(tokens)}",
+                f"{token[:40]!r}",
+                f"text to be found in {text[position:][:40]!r}",
                 hint="the tokens must stand in the text, unchanged and in order",
             )
             raise DataError([problem])

@@ -35,8 +35,9 @@ _MAX_FEATURES = 50_000
 _HASH_BITS = 18
 
 
-def predict(name: str, *, task: str, labels: Sequence[str], multi_label: bool, train: pa.Table,
-            test: pa.Table) -> list[Prediction]:
+def predict(
+    name: str, *, task: str, labels: Sequence[str], multi_label: bool, train: pa.Table, test: pa.Table
+) -> list[Prediction]:
     """Return a baseline's predictions for the test rows.
 
     Args:
@@ -102,10 +103,16 @@ def _tfidf(labels: Sequence[str], train: pa.Table, texts: list[str], multi_label
     if len(rows) > MAX_ROWS:
         rows = np.sort(np.random.default_rng(_SEED).choice(rows, MAX_ROWS, replace=False))
     known: list[str] = train.column("text").take(rows).to_pylist()
-    common: dict[str, Any] = {"sublinear_tf": True, "min_df": 2 if len(rows) > 500 else 1,
-                              "max_features": _MAX_FEATURES, "dtype": np.float32}
-    features = make_union(TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **common),
-                          TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), **common))
+    common: dict[str, Any] = {
+        "sublinear_tf": True,
+        "min_df": 2 if len(rows) > 500 else 1,
+        "max_features": _MAX_FEATURES,
+        "dtype": np.float32,
+    }
+    features = make_union(
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **common),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), **common),
+    )
     try:
         seen = features.fit_transform(known)
     except ValueError:  # no row has a word, so there is nothing to learn from
@@ -125,8 +132,10 @@ def _tfidf(labels: Sequence[str], train: pa.Table, texts: list[str], multi_label
     if multi_label:
         return [Prediction(_given(row, names), LabelScores(names, row)) for row in probabilities]
     probabilities /= np.maximum(probabilities.sum(axis=1, keepdims=True), 1e-12)
-    return [Prediction((names[best],), LabelScores(names, row))
-            for best, row in zip(probabilities.argmax(axis=1).tolist(), probabilities, strict=True)]
+    return [
+        Prediction((names[best],), LabelScores(names, row))
+        for best, row in zip(probabilities.argmax(axis=1).tolist(), probabilities, strict=True)
+    ]
 
 
 def _given(row: NDArray[np.float64], names: Sequence[str]) -> tuple[str, ...]:
@@ -145,8 +154,12 @@ def _known_tokens(labels: Sequence[str], train: pa.Table, test: pa.Table) -> lis
     answers = [best.get(token, (chain.OUTSIDE, 0)) for tokens in rows for token in tokens]
     offsets = _offsets(rows)
     given = chain.repair(np.array([tag for tag, _ in answers], np.int64), offsets)
-    sure = np.array([times / found[token].total() if times else 0.0
-                     for (_, times), token in zip(answers, (t for tokens in rows for t in tokens), strict=True)])
+    sure = np.array(
+        [
+            times / found[token].total() if times else 0.0
+            for (_, times), token in zip(answers, (t for tokens in rows for t in tokens), strict=True)
+        ]
+    )
     return _spans(given, sure, offsets, labels, test)
 
 
@@ -226,22 +239,33 @@ def _window_features(rows: Sequence[Sequence[str]]) -> csr_matrix:
     here, left, right, far_left, far_right = (beside(step) for step in (0, -1, 1, -2, 2))
     columns = [*here.T, *left.T[[0, 2, 3]], *right.T[[0, 1, 3]], far_left[:, 0], far_right[:, 0]]
     prime = np.uint64(1_000_003)
-    columns += [left[:, 0] * prime + here[:, 0], here[:, 0] * prime + right[:, 0],
-                left[:, 3] * prime + here[:, 3], here[:, 3] * prime + right[:, 3],
-                (far_left[:, 0] * prime + left[:, 0]) * prime + here[:, 0],
-                (here[:, 0] * prime + right[:, 0]) * prime + far_right[:, 0]]
+    columns += [
+        left[:, 0] * prime + here[:, 0],
+        here[:, 0] * prime + right[:, 0],
+        left[:, 3] * prime + here[:, 3],
+        here[:, 3] * prime + right[:, 3],
+        (far_left[:, 0] * prime + left[:, 0]) * prime + here[:, 0],
+        (here[:, 0] * prime + right[:, 0]) * prime + far_right[:, 0],
+    ]
     # A multiplication by an odd constant and the top bits: Fibonacci hashing (Knuth 1973, section 6.4).
     spread = np.uint64(0x9E3779B97F4A7C15)
-    hashed = [(column + np.uint64(place + 1) * prime) * spread >> np.uint64(64 - _HASH_BITS)
-              for place, column in enumerate(columns)]
+    hashed = [
+        (column + np.uint64(place + 1) * prime) * spread >> np.uint64(64 - _HASH_BITS)
+        for place, column in enumerate(columns)
+    ]
     indices = np.stack(hashed, axis=1).astype(np.int32)
     n, width = indices.shape
     starts = np.arange(0, n * width + 1, width)
     return csr_matrix((np.ones(n * width), indices.ravel(), starts), shape=(n, 2**_HASH_BITS))
 
 
-def _spans(tags: NDArray[np.int64], sure: NDArray[np.float64], offsets: NDArray[np.int64], labels: Sequence[str],
-           test: pa.Table) -> list[Prediction]:
+def _spans(
+    tags: NDArray[np.int64],
+    sure: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    labels: Sequence[str],
+    test: pa.Table,
+) -> list[Prediction]:
     """Return the entities of valid tags (U,), placed in the texts of the rows."""
     result = []
     rows = zip(test.column("text").to_pylist(), test.column("tokens").to_pylist(), strict=True)
@@ -256,6 +280,6 @@ def _spans(tags: NDArray[np.int64], sure: NDArray[np.float64], offsets: NDArray[
         for begin, end in zip(first.tolist(), last.tolist(), strict=True):
             label = labels[int(chain.label_of(tags[own][begin])) - 1]
             start, stop = places[begin][0], places[end][1]
-            spans.append(Span(start, stop, label, text[start:stop], float(sure[own][begin:end + 1].min())))
+            spans.append(Span(start, stop, label, text[start:stop], float(sure[own][begin : end + 1].min())))
         result.append(Prediction(spans=tuple(spans)))
     return result

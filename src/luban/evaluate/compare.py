@@ -28,8 +28,12 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return the form in which it stands in report.json."""
-        return {"differences": {name: found.to_json() for name, found in self.differences.items()},
-                "only_one": self.only_one, "only_other": self.only_other, "p": self.p}
+        return {
+            "differences": {name: found.to_json() for name, found in self.differences.items()},
+            "only_one": self.only_one,
+            "only_other": self.only_other,
+            "p": self.p,
+        }
 
 
 def compare(measure: Measure, gold: Gold, one: Sequence[Prediction], other: Sequence[Prediction]) -> Comparison:

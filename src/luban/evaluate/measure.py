@@ -48,8 +48,11 @@ class Measure:
 
     def scores(self, gold: Gold, predictions: Sequence[Prediction]) -> dict[str, Score]:
         """Return the scores with intervals, the main one first."""
-        found = (tag_scores(_tuples(gold), predictions, self.labels) if self.task == "tag"
-                 else classify_scores(_tuples(gold), predictions, self.labels, self.multi_label))
+        found = (
+            tag_scores(_tuples(gold), predictions, self.labels)
+            if self.task == "tag"
+            else classify_scores(_tuples(gold), predictions, self.labels, self.multi_label)
+        )
         return {self.main: found[self.main]} | found
 
     def per_label(self, gold: Gold, predictions: Sequence[Prediction]) -> dict[str, dict[str, Score]]:
@@ -70,8 +73,9 @@ class Measure:
             return [tag_counts(gold, answers, names) for answers in predictions], tag_statistic(len(names))
         for answers in predictions:
             names = Answers.collect(gold, answers, names, self.multi_label, ranked=False).labels
-        collected = [Answers.collect(gold, answers, names, self.multi_label, ranked=False).counts()
-                     for answers in predictions]
+        collected = [
+            Answers.collect(gold, answers, names, self.multi_label, ranked=False).counts() for answers in predictions
+        ]
         return collected, classify_statistic(len(names), self.multi_label)
 
     def main_counts(self, gold: Gold, predictions: Sequence[Prediction]) -> tuple[NDArray[Any], Statistic]:
@@ -80,7 +84,7 @@ class Measure:
         if self.answers_rows:
             return counts[:, -1:], lambda sums, n: {self.main: sums[:, 0] / max(n, 1)}
         n_labels = counts.shape[1] // 3
-        parts = counts[:, :3 * n_labels].reshape(len(counts), 3, n_labels).sum(axis=2, dtype=np.int32)
+        parts = counts[:, : 3 * n_labels].reshape(len(counts), 3, n_labels).sum(axis=2, dtype=np.int32)
         return parts, self._f1
 
     def _f1(self, sums: Floats, n: int) -> Mapping[str, Floats]:
@@ -90,21 +94,32 @@ class Measure:
     def hits(self, gold: Gold, predictions: Sequence[Prediction]) -> NDArray[np.bool_]:
         """Return (N,) rows that are wholly right."""
         if self.task == "tag":
-            return np.array([{(span.start, span.end, span.label) for span in right}
-                             == {(span.start, span.end, span.label) for span in answer.spans}
-                             for right, answer in zip(gold, predictions, strict=True)], np.bool_)
+            return np.array(
+                [
+                    {(span.start, span.end, span.label) for span in right}
+                    == {(span.start, span.end, span.label) for span in answer.spans}
+                    for right, answer in zip(gold, predictions, strict=True)
+                ],
+                np.bool_,
+            )
         return Answers.collect(gold, predictions, self.labels, self.multi_label, ranked=False).hits
 
-    def confidence(self, gold: Gold,
-                   predictions: Sequence[Prediction]) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+    def confidence(
+        self, gold: Gold, predictions: Sequence[Prediction]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
         """Return (A,) how probable each answer was said to be, and whether it is right; None where nothing was said.
 
         Answers are the best label of each row (given or held back), each label of each row, or each entity given.
         """
         if self.task == "tag":
-            given = [(span.score, any((span.start, span.end, span.label) == (one.start, one.end, one.label)
-                                      for one in right))
-                     for right, answer in zip(gold, predictions, strict=True) for span in answer.spans]
+            given = [
+                (
+                    span.score,
+                    any((span.start, span.end, span.label) == (one.start, one.end, one.label) for one in right),
+                )
+                for right, answer in zip(gold, predictions, strict=True)
+                for span in answer.spans
+            ]
             if not given:
                 return None
             return np.array([score for score, _ in given]), np.array([right for _, right in given], np.bool_)
@@ -112,7 +127,7 @@ class Measure:
         if shares is None:
             return None
         answers = Answers.collect(gold, predictions, self.labels, self.multi_label, ranked=False)
-        own = answers.gold[:, :len(self.labels)]
+        own = answers.gold[:, : len(self.labels)]
         if self.multi_label:
             return shares.ravel(), own.ravel()
         best = shares.argmax(axis=1)

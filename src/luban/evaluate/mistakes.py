@@ -28,7 +28,7 @@ MAX_CHARACTERS = 300
 
 def shorten(text: str) -> str:
     """Return a text, cut where it is too long to show."""
-    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS - 1] + "…"
+    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…"
 
 
 def confusion(measure: Measure, gold: Gold, predictions: Sequence[Prediction], texts: Sequence[str]) -> dict[str, Any]:
@@ -50,9 +50,12 @@ def confusion(measure: Measure, gold: Gold, predictions: Sequence[Prediction], t
             if pair[0] != pair[1] and len(examples[pair]) < N_EXAMPLES:
                 examples[pair].append(shorten(text))
     wrong = sorted((pair for pair in cells if pair[0] != pair[1]), key=lambda pair: (-cells[pair], pair))
-    result: dict[str, Any] = {"pairs": [
-        {"gold": pair[0], "given": pair[1], "n": cells[pair], "of": support[pair[0]], "examples": examples[pair]}
-        for pair in wrong[:N_PAIRS]]}
+    result: dict[str, Any] = {
+        "pairs": [
+            {"gold": pair[0], "given": pair[1], "n": cells[pair], "of": support[pair[0]], "examples": examples[pair]}
+            for pair in wrong[:N_PAIRS]
+        ]
+    }
     seen = {label for pair in cells for label in pair} - {NONE}
     labels = [*measure.labels, *sorted(seen.difference(measure.labels))]
     if len(labels) <= MOST_IN_MATRIX and not measure.multi_label:
@@ -81,20 +84,23 @@ def _cells(measure: Measure, right: Sequence[Any], prediction: Prediction) -> It
 
 def _entity_cells(right: Sequence[Span], given: Sequence[Span]) -> Iterator[tuple[str, str]]:
     """Yield each gold entity's label with that of the answer that covers most of it, then answers on nothing."""
+
     def shared(one: Span, other: Span) -> int:
         return min(one.end, other.end) - max(one.start, other.start)
 
     for span in right:
-        touching = [(shared(span, other), other.label == span.label, other.label) for other in given
-                    if shared(span, other) > 0]
+        touching = [
+            (shared(span, other), other.label == span.label, other.label) for other in given if shared(span, other) > 0
+        ]
         yield span.label, max(touching)[2] if touching else NONE
     for span in given:
         if all(shared(span, other) <= 0 for other in right):
             yield NONE, span.label
 
 
-def hardest(measure: Measure, gold: Gold, predictions: Sequence[Prediction], texts: Sequence[str],
-            rows: Sequence[int]) -> list[dict[str, Any]]:
+def hardest(
+    measure: Measure, gold: Gold, predictions: Sequence[Prediction], texts: Sequence[str], rows: Sequence[int]
+) -> list[dict[str, Any]]:
     """Return the mistakes that the model was surest of.
 
     Args:
@@ -109,9 +115,12 @@ def hardest(measure: Measure, gold: Gold, predictions: Sequence[Prediction], tex
     """
     wrong = np.flatnonzero(~measure.hits(gold, predictions)).tolist()
     if measure.task == "tag":
-        return [_entity_error(gold[place], predictions[place], texts[place], rows[place])
-                for place in sorted(wrong, key=lambda place: (-_surest_wrong(gold[place], predictions[place]), place))
-                [:N_ERRORS]]
+        return [
+            _entity_error(gold[place], predictions[place], texts[place], rows[place])
+            for place in sorted(wrong, key=lambda place: (-_surest_wrong(gold[place], predictions[place]), place))[
+                :N_ERRORS
+            ]
+        ]
     shares = probabilities(predictions, measure.labels)
     errors: list[tuple[float, int]] = []
     for place in wrong:
@@ -121,34 +130,60 @@ def hardest(measure: Measure, gold: Gold, predictions: Sequence[Prediction], tex
         elif measure.multi_label:
             # As sure as of the worst label: one given that is wrong, or one held back that is right.
             own = dict(zip(measure.labels, shares[place].tolist(), strict=True))
-            sure = max([own.get(label, 0.0) for label in given if label not in gold[place]]
-                       + [1 - own.get(label, 0.0) for label in gold[place] if label not in given], default=0.0)
+            sure = max(
+                [own.get(label, 0.0) for label in given if label not in gold[place]]
+                + [1 - own.get(label, 0.0) for label in gold[place] if label not in given],
+                default=0.0,
+            )
         else:
             sure = float(shares[place].max()) if given else 0.0
         errors.append((-sure, place))
-    return [{"row": int(rows[place]), "text": shorten(texts[place]), "gold": list(gold[place]),
-             "given": list(predictions[place].labels), "score": -sure} for sure, place in sorted(errors)[:N_ERRORS]]
+    return [
+        {
+            "row": int(rows[place]),
+            "text": shorten(texts[place]),
+            "gold": list(gold[place]),
+            "given": list(predictions[place].labels),
+            "score": -sure,
+        }
+        for sure, place in sorted(errors)[:N_ERRORS]
+    ]
 
 
 def _surest_wrong(right: Sequence[Span], prediction: Prediction) -> float:
     known = {(span.start, span.end, span.label) for span in right}
-    return max((span.score for span in prediction.spans if (span.start, span.end, span.label) not in known),
-               default=0.0)
+    return max(
+        (span.score for span in prediction.spans if (span.start, span.end, span.label) not in known), default=0.0
+    )
 
 
 def _entity_error(right: Sequence[Span], prediction: Prediction, text: str, row: int) -> dict[str, Any]:
     shown = shorten(text)
 
     def plain(spans: Sequence[Span]) -> list[dict[str, Any]]:
-        return [{"start": span.start, "end": min(span.end, len(shown)), "label": span.label}
-                for span in sorted(spans, key=lambda span: (span.start, span.end)) if span.start < len(shown)]
+        return [
+            {"start": span.start, "end": min(span.end, len(shown)), "label": span.label}
+            for span in sorted(spans, key=lambda span: (span.start, span.end))
+            if span.start < len(shown)
+        ]
 
-    return {"row": int(row), "text": shown, "gold": plain(right), "given": plain(prediction.spans),
-            "score": _surest_wrong(right, prediction)}
+    return {
+        "row": int(row),
+        "text": shown,
+        "gold": plain(right),
+        "given": plain(prediction.spans),
+        "score": _surest_wrong(right, prediction),
+    }
 
 
-def suspects(measure: Measure, gold: Gold, predictions: Sequence[Prediction],
-             others: Mapping[str, Sequence[Prediction]], texts: Sequence[str], rows: Sequence[int]) -> dict[str, Any]:
+def suspects(
+    measure: Measure,
+    gold: Gold,
+    predictions: Sequence[Prediction],
+    others: Mapping[str, Sequence[Prediction]],
+    texts: Sequence[str],
+    rows: Sequence[int],
+) -> dict[str, Any]:
     """Return test rows whose own label may be wrong: the model is sure of another, and every other model agrees.
 
     Args:
@@ -165,12 +200,24 @@ def suspects(measure: Measure, gold: Gold, predictions: Sequence[Prediction],
     voters = {name: answers for name, answers in others.items() if len({answer.label for answer in answers}) > 1}
     if not measure.answers_rows or not voters:
         return {}
-    found = [(-prediction.score, place) for place, prediction in enumerate(predictions)
-             if prediction.label is not None and (prediction.label,) != tuple(gold[place])
-             and prediction.score >= SUSPECT_FROM
-             and all(answers[place].label == prediction.label for answers in voters.values())]
-    shown = [{"row": int(rows[place]), "text": shorten(texts[place]), "gold": list(gold[place]),
-              "given": list(predictions[place].labels), "score": -sure} for sure, place in sorted(found)[:N_SUSPECTS]]
+    found = [
+        (-prediction.score, place)
+        for place, prediction in enumerate(predictions)
+        if prediction.label is not None
+        and (prediction.label,) != tuple(gold[place])
+        and prediction.score >= SUSPECT_FROM
+        and all(answers[place].label == prediction.label for answers in voters.values())
+    ]
+    shown = [
+        {
+            "row": int(rows[place]),
+            "text": shorten(texts[place]),
+            "gold": list(gold[place]),
+            "given": list(predictions[place].labels),
+            "score": -sure,
+        }
+        for sure, place in sorted(found)[:N_SUSPECTS]
+    ]
     return {"n": len(found), "agreeing": sorted(voters), "rows": shown}
 
 

@@ -34,12 +34,14 @@ def escape(text: str) -> Markup:
 
 def _svg(width: float, height: float, title: str, parts: Iterable[str], kind: str) -> Markup:
     body = "".join(parts)
-    return Markup(f'<svg class="plot {kind}" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
-                  f'role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{body}</svg>')
+    return Markup(
+        f'<svg class="plot {kind}" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
+        f'role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{body}</svg>'
+    )
 
 
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start", extra: str = "") -> str:
-    return (f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}"{extra}>{escape(text)}</text>')
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}"{extra}>{escape(text)}</text>'
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
@@ -76,8 +78,9 @@ def dots(rows: Sequence[Dot], title: str) -> Markup:
     marks = ticks(low, high)
     for mark in marks:
         parts.append(_line(at(mark), 4, at(mark), height - 24, "grid"))
-        parts.append(_text(at(mark), height - 8, _tick(mark, marks[1] - marks[0] if len(marks) > 1 else 1), "axis",
-                           "middle"))
+        parts.append(
+            _text(at(mark), height - 8, _tick(mark, marks[1] - marks[0] if len(marks) > 1 else 1), "axis", "middle")
+        )
     for place, row in enumerate(rows):
         y = step * place + step / 2 + 2
         kind = "main" if row.is_main else "other"
@@ -92,8 +95,16 @@ def dots(rows: Sequence[Dot], title: str) -> Markup:
     return _svg(width, height, title, parts, "dots")
 
 
-def strip(value: float, low: float, high: float, span: tuple[float, float], whole: float | None, title: str,
-          *, is_bad: bool = False) -> Markup:
+def strip(
+    value: float,
+    low: float,
+    high: float,
+    span: tuple[float, float],
+    whole: float | None,
+    title: str,
+    *,
+    is_bad: bool = False,
+) -> Markup:
     """Return a small plot of one value and its interval for a table; `whole` is drawn as a line to compare with."""
     width, height, pad = 150.0, 18.0, 6.0
 
@@ -134,8 +145,10 @@ class _Square:
             parts.append(_text(self.x(mark), self.floor + 18, percent(mark, 0), "axis", "middle"))
         marks = ticks(self.y_from, 1.0, 4)
         for mark in marks:
-            parts += [_line(self.left, self.y(mark), self.right, self.y(mark), "grid"),
-                      _text(self.left - 8, self.y(mark) + 4, _tick(mark, marks[-1] - marks[-2]), "axis", "end")]
+            parts += [
+                _line(self.left, self.y(mark), self.right, self.y(mark), "grid"),
+                _text(self.left - 8, self.y(mark) + 4, _tick(mark, marks[-1] - marks[-2]), "axis", "end"),
+            ]
         x, y = (self.left + self.right) / 2, (self.top + self.floor) / 2
         parts.append(_text(x, self.size - 6, x_title, "axis title", "middle"))
         parts.append(_text(12, y, y_title, "axis title", "middle", f' transform="rotate(-90 12 {y:.1f})"'))
@@ -152,16 +165,20 @@ def reliability(bins: Sequence[Mapping[str, Any]], title: str, x_title: str, y_t
             continue
         left, right = square.x(part["low"]), square.x(part["high"])
         tall = max(1.0, part["n"] / most * (square.floor - square.top) * 0.3)
-        parts.append(f'<rect x="{left + 0.5:.1f}" y="{square.floor - tall:.1f}" width="{max(right - left - 1, 1):.1f}" '
-                     f'height="{tall:.1f}" class="bar"><title>{part["n"]:,}</title></rect>')
+        parts.append(
+            f'<rect x="{left + 0.5:.1f}" y="{square.floor - tall:.1f}" width="{max(right - left - 1, 1):.1f}" '
+            f'height="{tall:.1f}" class="bar"><title>{part["n"]:,}</title></rect>'
+        )
     parts.append(_line(square.x(0), square.y(0), square.x(1), square.y(1), "ideal"))
     for part in bins:
         if not part["n"]:
             continue
         x, y = square.x(part["confidence"]), square.y(part["accuracy"])
         parts.append(_line(x, square.y(part["accuracy_low"]), x, square.y(part["accuracy_high"]), "whisker main"))
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="dot main"><title>'
-                     f'{percent(part["confidence"])} → {percent(part["accuracy"])} ({part["n"]:,})</title></circle>')
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="dot main"><title>'
+            f"{percent(part['confidence'])} → {percent(part['accuracy'])} ({part['n']:,})</title></circle>"
+        )
     return _svg(square.size, square.size, title, parts, "square")
 
 
@@ -176,9 +193,11 @@ def risk(curve: Sequence[Mapping[str, Any]], title: str, x_title: str, y_title: 
     upper = [at(point["coverage"], point["accuracy"]["high"]) for point in curve]
     lower = [at(point["coverage"], point["accuracy"]["low"]) for point in reversed(curve)]
     middle = [at(point["coverage"], point["accuracy"]["value"]) for point in curve]
-    parts = [*square.frame(x_title, y_title),
-             f'<polygon points="{" ".join(upper + lower)}" class="band"/>',
-             f'<polyline points="{" ".join(middle)}" class="curve"/>']
+    parts = [
+        *square.frame(x_title, y_title),
+        f'<polygon points="{" ".join(upper + lower)}" class="band"/>',
+        f'<polyline points="{" ".join(middle)}" class="curve"/>',
+    ]
     return _svg(square.size, square.size, title, parts, "square")
 
 
@@ -194,10 +213,12 @@ def heatmap(labels: Sequence[str], matrix: Sequence[Sequence[int]], title: str, 
     parts = [_text(left - 8, 14, f"{gold} ↓", "axis title", "end"), _text(left + 4, 14, f"{given} →", "axis title")]
     for place, label in enumerate(labels):
         y, x = top + cell * place + cell / 2, left + cell * place + cell / 2
-        shown = f'<title>{escape(label)}</title>'
-        parts.append(f'<text x="{left - 8:.1f}" y="{y + 4:.1f}" class="tick" text-anchor="end">{shown}'
-                     f'{escape(_cut(label, 22))}</text>')
-        turn = ('text-anchor="middle"' if is_flat else f'transform="rotate(-45 {x:.1f} {top - 6:.1f})"')
+        shown = f"<title>{escape(label)}</title>"
+        parts.append(
+            f'<text x="{left - 8:.1f}" y="{y + 4:.1f}" class="tick" text-anchor="end">{shown}'
+            f"{escape(_cut(label, 22))}</text>"
+        )
+        turn = 'text-anchor="middle"' if is_flat else f'transform="rotate(-45 {x:.1f} {top - 6:.1f})"'
         parts.append(f'<text x="{x:.1f}" y="{top - 6:.1f}" class="tick" {turn}>{shown}{escape(_cut(label, 22))}</text>')
     for row, counts in enumerate(matrix):
         total = sum(counts)
@@ -205,13 +226,17 @@ def heatmap(labels: Sequence[str], matrix: Sequence[Sequence[int]], title: str, 
             x, y = left + cell * column, top + cell * row
             share = count / total if total else 0.0
             kind = "right" if row == column else "wrong"
-            parts.append(f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{cell - 2:g}" height="{cell - 2:g}" rx="2" '
-                         f'class="cell"/>')
+            parts.append(
+                f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{cell - 2:g}" height="{cell - 2:g}" rx="2" '
+                f'class="cell"/>'
+            )
             if not count:
                 continue
-            parts.append(f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{cell - 2:g}" height="{cell - 2:g}" rx="2" '
-                         f'class="cell {kind}" fill-opacity="{0.08 + 0.92 * share:.2f}"><title>{escape(labels[row])} → '
-                         f'{escape(labels[column])}: {count:,} ({percent(share)})</title></rect>')
+            parts.append(
+                f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{cell - 2:g}" height="{cell - 2:g}" rx="2" '
+                f'class="cell {kind}" fill-opacity="{0.08 + 0.92 * share:.2f}"><title>{escape(labels[row])} → '
+                f"{escape(labels[column])}: {count:,} ({percent(share)})</title></rect>"
+            )
             if cell >= 30:
                 dark = " inverse" if share > 0.55 else ""
                 shown = f"{count:,}" if count < 10_000 else f"{count // 1000}k"

@@ -48,8 +48,11 @@ def _of_probabilities(report: Report) -> list[Remark]:
 
 
 def _of_slices(report: Report) -> list[Remark]:
-    return [("slice", {"by": part["by"], "value": part["value"], "score": part["score"]["value"], "rest": part["rest"]})
-            for part in report.details["slices"] if part["is_below"]]
+    return [
+        ("slice", {"by": part["by"], "value": part["value"], "score": part["score"]["value"], "rest": part["rest"]})
+        for part in report.details["slices"]
+        if part["is_below"]
+    ]
 
 
 def _of_labels(report: Report) -> list[Remark]:
@@ -59,8 +62,9 @@ def _of_labels(report: Report) -> list[Remark]:
     unseen = [label for label, n in support.items() if label not in known and n]
     if unseen:
         found.append(("unseen", {"labels": _names(unseen)}))
-    never = [label for label, n in support.items()
-             if n and label in known and not report.per_label[label]["precision"].n]
+    never = [
+        label for label, n in support.items() if n and label in known and not report.per_label[label]["precision"].n
+    ]
     if never:
         found.append(("never", {"labels": _names(never)}))
     if (n := report.details["suspects"].get("n", 0)) > 0:

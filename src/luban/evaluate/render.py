@@ -61,18 +61,28 @@ def from_json(value: Mapping[str, Any]) -> Report:
         return {name: Score(**score) for name, score in scores.items()}
 
     return Report(
-        name=value["name"], task=value["task"], scores=scored(value["scores"]),
+        name=value["name"],
+        task=value["task"],
+        scores=scored(value["scores"]),
         baselines={name: scored(scores) for name, scores in value["baselines"].items()},
         per_label={label: scored(scores) for label, scores in value["per_label"].items()},
-        digests=value["digests"], details=value["details"])
+        digests=value["digests"],
+        details=value["details"],
+    )
 
 
 def to_html(report: Report, language: str = "en") -> str:
     """Return the page of a report."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True, finalize=_printable)
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
+    )
     return _render(environment, "report.html", report, Words(language))
 
 
@@ -81,8 +91,14 @@ def to_markdown(report: Report, language: str = "en") -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     # HTML's escapes would be wrong here: `finalize` escapes for Markdown.
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=False, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True, finalize=_plain)
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_plain,
+    )
     return _render(environment, "report.md", report, Words(language))
 
 
@@ -111,8 +127,15 @@ def _render(environment: Any, template: str, report: Report, words: Words) -> st
 
     environment.filters.update(breaks=breaks, percent=percent, points=points, number=number, pieces=pieces)
     page = environment.get_template(template)
-    text: str = page.render(t=say, words=words, plots=plots, report=report, d=report.details,
-                            html_language=HTML_LANGUAGES[words.language], **_view(report, words, say))
+    text: str = page.render(
+        t=say,
+        words=words,
+        plots=plots,
+        report=report,
+        d=report.details,
+        html_language=HTML_LANGUAGES[words.language],
+        **_view(report, words, say),
+    )
     return text
 
 
@@ -140,8 +163,11 @@ def _view(report: Report, words: Words, say: Any) -> dict[str, Any]:
         "slice_span": _span([Score(**part["score"]) for part in details["slices"]]),
         "settings": list(flatten(details["lock"])),
         "costs": [words.cost(name, value) for name, value in details["costs"].items()],
-        "calibration": {name: value for name, value in details["calibration"].items()
-                        if name != "thresholds" and (name, value) != ("abstain_below", 0.0)},
+        "calibration": {
+            name: value
+            for name, value in details["calibration"].items()
+            if name != "thresholds" and (name, value) != ("abstain_below", 0.0)
+        },
         "thresholds": details["calibration"].get("thresholds") or {},
         "confusion": _matrix(details["confusion"], words),
         "agreeing": comma(words).join(names.get(name, name) for name in details["suspects"].get("agreeing", ())),
@@ -164,10 +190,15 @@ def _matrix(confusion: Mapping[str, Any], words: Words) -> tuple[list[str], list
     if "matrix" not in confusion:
         return None
     matrix = confusion["matrix"]
-    keep = [place for place, label in enumerate(confusion["labels"])
-            if label or sum(matrix[place]) or sum(row[place] for row in matrix)]
-    return ([words.label(confusion["labels"][place]) for place in keep],
-            [[matrix[row][column] for column in keep] for row in keep])
+    keep = [
+        place
+        for place, label in enumerate(confusion["labels"])
+        if label or sum(matrix[place]) or sum(row[place] for row in matrix)
+    ]
+    return (
+        [words.label(confusion["labels"][place]) for place in keep],
+        [[matrix[row][column] for column in keep] for row in keep],
+    )
 
 
 def _ends(score: Score) -> tuple[float, float, float]:
@@ -195,8 +226,14 @@ def _gain(report: Report, best: str | None, names: Mapping[str, str], say: Any) 
         low, high = (points(end).lstrip("+−") for end in sorted(ends, key=abs))
     value = points(difference["value"]) if verdict == "unclear" else points(abs(difference["value"])).lstrip("+")
     sentences = [say(f"gain.{verdict}", name=names[best], difference=value, low=low, high=high)]
-    sentences.append(say("gain.rows", n=f"{report.details['n_rows']:,}", mine=f"{found['only_one']:,}",
-                         others=f"{found['only_other']:,}"))
+    sentences.append(
+        say(
+            "gain.rows",
+            n=f"{report.details['n_rows']:,}",
+            mine=f"{found['only_one']:,}",
+            others=f"{found['only_other']:,}",
+        )
+    )
     return sentences
 
 
@@ -223,8 +260,15 @@ def label_rows(report: Report) -> list[dict[str, Any]]:
     A label that does not occur in the test rows comes last: nothing is known of it.
     """
     rows: list[dict[str, Any]] = [
-        {"label": label, "precision": scores["precision"], "recall": scores["recall"], "f1": scores["f1"],
-         "support": scores["recall"].n} for label, scores in report.per_label.items()]
+        {
+            "label": label,
+            "precision": scores["precision"],
+            "recall": scores["recall"],
+            "f1": scores["f1"],
+            "support": scores["recall"].n,
+        }
+        for label, scores in report.per_label.items()
+    ]
     orders: dict[str, Callable[[dict[str, Any]], Any]] = {
         "f1": lambda row: (not row["support"], row["f1"].value, row["label"]),
         "precision": lambda row: (not row["precision"].n, row["precision"].value, row["label"]),
@@ -271,8 +315,9 @@ def breaks(text: str) -> Any:
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_\-/.:])(?=.)", printable(text)))
 
 
-def pieces(text: str, spans: Sequence[Mapping[str, Any]],
-           right: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, bool]]:
+def pieces(
+    text: str, spans: Sequence[Mapping[str, Any]], right: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str, bool]]:
     """Return a text cut at its spans: (part, label, whether it is among the right ones); label "" between spans.
 
     A span that begins inside another is left out.
@@ -282,7 +327,9 @@ def pieces(text: str, spans: Sequence[Mapping[str, Any]],
     for span in spans:
         if span["start"] < position:
             continue
-        parts += [(text[position:span["start"]], "", True),
-                  (text[span["start"]:span["end"]], span["label"], span in right)]
+        parts += [
+            (text[position : span["start"]], "", True),
+            (text[span["start"] : span["end"]], span["label"], span in right),
+        ]
         position = span["end"]
     return [part for part in [*parts, (text[position:], "", True)] if part[0]]

@@ -23,10 +23,22 @@ _COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 _PRECISIONS = (0.9, 0.95, 0.98, 0.99)
 
 
-def report(*, name: str, task: str, labels: Sequence[str], multi_label: bool = False, gold: Gold,
-           predictions: Sequence[Prediction], table: pa.Table, baselines: Mapping[str, Sequence[Prediction]],
-           digests: Mapping[str, str], settings: EvaluateSection, calibration: Mapping[str, Any] | None = None,
-           costs: Mapping[str, float] | None = None, lock: Mapping[str, Any] | None = None) -> Report:
+def report(
+    *,
+    name: str,
+    task: str,
+    labels: Sequence[str],
+    multi_label: bool = False,
+    gold: Gold,
+    predictions: Sequence[Prediction],
+    table: pa.Table,
+    baselines: Mapping[str, Sequence[Prediction]],
+    digests: Mapping[str, str],
+    settings: EvaluateSection,
+    calibration: Mapping[str, Any] | None = None,
+    costs: Mapping[str, float] | None = None,
+    lock: Mapping[str, Any] | None = None,
+) -> Report:
     """Score predictions on test rows and find out where they are wrong.
 
     Args:
@@ -56,8 +68,9 @@ def report(*, name: str, task: str, labels: Sequence[str], multi_label: bool = F
         if len(rows) != len(gold):
             raise ValueError(f"{len(rows)} {what} for {len(gold)} gold rows: one a row is wanted")
     texts: list[str] = table.column("text").to_pylist()
-    numbers: list[int] = (table.column("row").to_pylist() if "row" in table.column_names
-                          else list(range(1, len(texts) + 1)))
+    numbers: list[int] = (
+        table.column("row").to_pylist() if "row" in table.column_names else list(range(1, len(texts) + 1))
+    )
     details: dict[str, Any] = {
         "main_score": measure.main,
         "multi_label": multi_label,
@@ -75,9 +88,14 @@ def report(*, name: str, task: str, labels: Sequence[str], multi_label: bool = F
         "lock": dict(lock or {}),
     }
     return Report(
-        name=name, task=task, scores=measure.scores(gold, predictions),
+        name=name,
+        task=task,
+        scores=measure.scores(gold, predictions),
         baselines={other: measure.scores(gold, answers) for other, answers in baselines.items()},
-        per_label=measure.per_label(gold, predictions), digests=dict(digests), details=details)
+        per_label=measure.per_label(gold, predictions),
+        digests=dict(digests),
+        details=details,
+    )
 
 
 def _curves(measure: Measure, gold: Gold, predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -95,14 +113,24 @@ def _curves(measure: Measure, gold: Gold, predictions: Sequence[Prediction]) -> 
     curve = []
     for coverage in _COVERAGES:
         size = max(1, round(n * coverage))
-        curve.append({"coverage": size / n, "threshold": float(sure[size - 1]),
-                      "accuracy": wilson(int(hits[size - 1]), size).to_json()})
+        curve.append(
+            {
+                "coverage": size / n,
+                "threshold": float(sure[size - 1]),
+                "accuracy": wilson(int(hits[size - 1]), size).to_json(),
+            }
+        )
     shares = hits / np.arange(1, n + 1)
     # A threshold can only fall between two probabilities that differ.
     ends = np.append(sure[1:] != sure[:-1], True)
     reached = []
     for wanted in _PRECISIONS:
         places = np.flatnonzero((shares >= wanted) & ends)
-        reached.append({"precision": wanted, "coverage": float((places[-1] + 1) / n) if len(places) else 0.0,
-                        "threshold": float(sure[places[-1]]) if len(places) else None})
+        reached.append(
+            {
+                "precision": wanted,
+                "coverage": float((places[-1] + 1) / n) if len(places) else 0.0,
+                "threshold": float(sure[places[-1]]) if len(places) else None,
+            }
+        )
     return {"reliability": bins, "risk": {"curve": curve, "reached": reached}}

@@ -30,10 +30,16 @@ MOST_VALUES = 20
 ALPHA = 0.05
 _RESAMPLES = 500
 _SCRIPTS = {
-    "han": "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]", "latin": "[A-Za-zÀ-ɏ]",
-    "kana": "[\u3040-\u30ff]", "hangul": "[\u1100-\u11ff\uac00-\ud7af]", "cyrillic": "[\u0400-\u052f]",
-    "arabic": "[\u0600-\u06ff\u0750-\u077f]", "devanagari": "[\u0900-\u097f]", "thai": "[\u0e00-\u0e7f]",
-    "greek": "[\u0370-\u03ff]", "hebrew": "[\u0590-\u05ff]",
+    "han": "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]",
+    "latin": "[A-Za-zÀ-ɏ]",
+    "kana": "[\u3040-\u30ff]",
+    "hangul": "[\u1100-\u11ff\uac00-\ud7af]",
+    "cyrillic": "[\u0400-\u052f]",
+    "arabic": "[\u0600-\u06ff\u0750-\u077f]",
+    "devanagari": "[\u0900-\u097f]",
+    "thai": "[\u0e00-\u0e7f]",
+    "greek": "[\u0370-\u03ff]",
+    "hebrew": "[\u0590-\u05ff]",
 }
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _SCRIPTS.items()}
 
@@ -59,8 +65,9 @@ class Slice:
         return asdict(self) | {"score": self.score.to_json()}
 
 
-def slices(measure: Measure, gold: Gold, predictions: Sequence[Prediction], table: pa.Table,
-           columns: Sequence[str] = ()) -> list[Slice]:
+def slices(
+    measure: Measure, gold: Gold, predictions: Sequence[Prediction], table: pa.Table, columns: Sequence[str] = ()
+) -> list[Slice]:
     """Return every slice with enough rows, the order being length, script, the columns asked for, other columns.
 
     Args:
@@ -87,8 +94,10 @@ def slices(measure: Measure, gold: Gold, predictions: Sequence[Prediction], tabl
             step = (score.value - rest.value) / spread if spread else 0.0
             drawn.append((by, value, score, rest.value, NormalDist().cdf(step)))
     corrected = _holm([p for *_, p in drawn])
-    return [Slice(by, value, score, rest, p, p < ALPHA)
-            for (by, value, score, rest, _), p in zip(drawn, corrected, strict=True)]
+    return [
+        Slice(by, value, score, rest, p, p < ALPHA)
+        for (by, value, score, rest, _), p in zip(drawn, corrected, strict=True)
+    ]
 
 
 def _measured(counts: NDArray[Any], measure: Measure, statistic: Any) -> tuple[Score, float]:

@@ -17,7 +17,6 @@ _TABLE: dict[str, tuple[str, str]] = {
     "interval": ("95% interval {low} to {high}", "95% 区间 {low} 至 {high}"),
     "interval.column": ("95% interval", "95% 区间"),
     "range": ("{low} to {high}", "{low} 至 {high}"),
-
     "score.accuracy": ("Accuracy", "准确率"),
     "score.macro_f1": ("Macro F1", "宏平均 F1"),
     "score.weighted_f1": ("Weighted F1", "加权 F1"),
@@ -48,82 +47,86 @@ _TABLE: dict[str, tuple[str, str]] = {
     "about.f1": ("edges and label both right, over all entities", "边界与标签都对才算，合计所有实体"),
     "about.precision": ("entities given that are right", "给出的实体中正确的比例"),
     "about.recall": ("entities in the text that were found", "文中实体被找到的比例"),
-
     "model.this": ("This model", "本模型"),
     "model.majority": ("Commonest answer", "最常见的答案"),
     "model.tfidf": ("TF-IDF + regression", "TF-IDF + 逻辑回归"),
     "model.probe": ("Linear probe", "线性探针"),
     "model.majority.tag": ("Dictionary of tokens", "词典"),
     "model.tfidf.tag": ("Linear tagger", "线性标注器"),
-
     "gain.title": ("What fine-tuning bought", "微调带来了什么"),
     "gain.better": (
         "Fine-tuning is {difference} points better than the best baseline, {name}. "
         "That is more than chance: between {low} and {high}.",
-        "微调比最好的基线“{name}”高 {difference} 个百分点，不是偶然：在 {low} 到 {high} 之间。"),
+        "微调比最好的基线“{name}”高 {difference} 个百分点，不是偶然：在 {low} 到 {high} 之间。",
+    ),
     "gain.unclear": (
         "This model and the best baseline, {name}, can't be told apart on these rows: the difference is {difference} "
         "points, between {low} and {high}.",
-        "在这些数据上，本模型与最好的基线“{name}”分不出高下：相差 {difference} 个百分点，在 {low} 到 {high} 之间。"),
+        "在这些数据上，本模型与最好的基线“{name}”分不出高下：相差 {difference} 个百分点，在 {low} 到 {high} 之间。",
+    ),
     "gain.worse": (
         "The best baseline, {name}, is better than this model by {difference} points, between {low} and {high}: "
         "use it, or train anew.",
-        "最好的基线“{name}”比本模型高 {difference} 个百分点，在 {low} 到 {high} 之间：请改用它，或重新训练。"),
+        "最好的基线“{name}”比本模型高 {difference} 个百分点，在 {low} 到 {high} 之间：请改用它，或重新训练。",
+    ),
     "gain.rows": (
         "Of {n} rows, {mine} only this model has right, {others} only the baseline.",
-        "{n} 条数据中，{mine} 条只有本模型答对，{others} 条只有基线答对。"),
+        "{n} 条数据中，{mine} 条只有本模型答对，{others} 条只有基线答对。",
+    ),
     "gain.none": ("No baseline was measured.", "没有测基线。"),
     "gain.baseline": ("Baseline", "基线"),
     "gain.difference": ("This model's lead", "本模型领先"),
     "gain.only": ("Right only here / only there", "仅本模型对 / 仅基线对"),
     "gain.p": ("p (McNemar)", "p 值（McNemar）"),
     "points": ("{value} points", "{value} 个百分点"),
-
     "remarks.title": ("Worth knowing", "值得注意"),
     "remark.few_rows": (
         "With {n} test rows the interval of the main score is {width} points wide; more of them would narrow it.",
-        "测试数据有 {n} 条，主要分数的区间宽达 {width} 个百分点；增加测试数据才能缩小。"),
+        "测试数据有 {n} 条，主要分数的区间宽达 {width} 个百分点；增加测试数据才能缩小。",
+    ),
     "remark.slice": (
         "Clearly worse where {by} is {value}: {score} against {rest} elsewhere.",
-        "在“{by}”为 {value} 的数据上明显更差：{score}，其余为 {rest}。"),
+        "在“{by}”为 {value} 的数据上明显更差：{score}，其余为 {rest}。",
+    ),
     "remark.overconfident": (
         "Probabilities are too high: {ece} off on average. Calibrate before relying on them.",
-        "概率偏高：平均偏差 {ece}。使用前请先校准。"),
-    "remark.underconfident": (
-        "Probabilities are too low: {ece} off on average.", "概率偏低：平均偏差 {ece}。"),
+        "概率偏高：平均偏差 {ece}。使用前请先校准。",
+    ),
+    "remark.underconfident": ("Probabilities are too low: {ece} off on average.", "概率偏低：平均偏差 {ece}。"),
     "remark.suspects": (
         "{n} test rows may be labelled wrongly; see below before blaming the model.",
-        "有 {n} 条测试数据的标注可能有误；归咎于模型之前请先看下文。"),
+        "有 {n} 条测试数据的标注可能有误；归咎于模型之前请先看下文。",
+    ),
     "remark.rare": (
         "{n} of {of} labels have fewer than {least} test rows each, so their own scores say little: {labels}.",
-        "{of} 个标签中有 {n} 个的测试数据不足 {least} 条，它们各自的分数参考价值有限：{labels}。"),
+        "{of} 个标签中有 {n} 个的测试数据不足 {least} 条，它们各自的分数参考价值有限：{labels}。",
+    ),
     "remark.unseen": (
         "The test rows have labels that the model does not know: {labels}.",
-        "测试数据中有模型不认识的标签：{labels}。"),
-    "remark.never": (
-        "Never predicted although they occur: {labels}.", "出现过却从未被预测的标签：{labels}。"),
+        "测试数据中有模型不认识的标签：{labels}。",
+    ),
+    "remark.never": ("Never predicted although they occur: {labels}.", "出现过却从未被预测的标签：{labels}。"),
     "remark.nothing": ("Nothing stands out.", "没有特别需要注意的地方。"),
-
     "scores.title": ("All scores", "全部分数"),
     "score": ("Score", "分数"),
     "value": ("Value", "数值"),
     "measured_on": ("On", "样本数"),
-
     "trust.title": ("Can the probabilities be trusted?", "概率可信吗？"),
     "trust.reliability": ("Reliability", "可靠性"),
     "trust.reliability.about": (
         "When the model says 80%, is it right 8 times in 10? Dots on the line: yes. Above it: right more often than "
         "it says; below: less often. Bars tell how many answers each dot stands for.",
         "模型说 80% 时，是否十次有八次正确？点在线上：是；在线上方：比它说的更准；在线下方：没那么准。"
-        "柱形表示每个点对应多少回答。"),
+        "柱形表示每个点对应多少回答。",
+    ),
     "trust.said": ("probability given", "给出的概率"),
     "trust.was": ("share right", "实际正确的比例"),
     "trust.risk": ("Holding back unsure answers", "不确定时不作答"),
     "trust.risk.about": (
         "Accuracy if only the surest answers are given and the rest are passed on to a person.",
-        "只给出最有把握的回答、其余转交人工时的准确率。"),
-    "trust.risk.about.tag": (
-        "Precision if only the surest entities are kept.", "只保留最有把握的实体时的精确率。"),
+        "只给出最有把握的回答、其余转交人工时的准确率。",
+    ),
+    "trust.risk.about.tag": ("Precision if only the surest entities are kept.", "只保留最有把握的实体时的精确率。"),
     "trust.coverage": ("share answered", "作答比例"),
     "trust.accuracy": ("right among them", "其中正确的比例"),
     "trust.wanted": ("Wanted precision", "想要的精确率"),
@@ -132,8 +135,8 @@ _TABLE: dict[str, tuple[str, str]] = {
     "trust.unreachable": ("not reached", "达不到"),
     "trust.note": (
         "Seen on the test rows, for orientation: the threshold in use is chosen on validation rows.",
-        "这是在测试数据上看到的，仅供参考：实际使用的阈值是在验证数据上选择的。"),
-
+        "这是在测试数据上看到的，仅供参考：实际使用的阈值是在验证数据上选择的。",
+    ),
     "labels.title": ("Label by label", "逐个标签"),
     "labels.sort": ("Sort by", "排序"),
     "labels.f1": ("F1, worst first", "F1（差的在前）"),
@@ -144,11 +147,11 @@ _TABLE: dict[str, tuple[str, str]] = {
     "labels.support.tag": ("In test", "测试中出现"),
     "labels.label": ("Label", "标签"),
     "labels.threshold": ("Threshold", "阈值"),
-
     "confusion.title": ("What is taken for what", "什么被当成了什么"),
     "confusion.about": (
         "Rows are what is right, columns what was answered; the darker, the larger the share of the row.",
-        "行是正确答案，列是模型的回答；颜色越深，占该行的比例越大。"),
+        "行是正确答案，列是模型的回答；颜色越深，占该行的比例越大。",
+    ),
     "confusion.gold": ("Right", "正确"),
     "confusion.given": ("Answered", "回答"),
     "confusion.n": ("Times", "次数"),
@@ -156,7 +159,6 @@ _TABLE: dict[str, tuple[str, str]] = {
     "confusion.examples": ("For example", "例如"),
     "confusion.empty": ("No label was taken for another.", "没有标签被混淆。"),
     "none": ("none", "无"),
-
     "entities.title": ("How entities went wrong", "实体错在哪里"),
     "entities.exact": ("right", "正确"),
     "entities.wrong_label": ("right edges, wrong label", "边界对，标签错"),
@@ -164,28 +166,34 @@ _TABLE: dict[str, tuple[str, str]] = {
     "entities.wrong_both": ("overlaps, all else wrong", "有重叠，边界和标签都错"),
     "entities.missed": ("missed", "漏掉"),
     "entities.made_up": ("made up", "多报"),
-
     "slices.title": ("Where it is better or worse", "哪里更好、哪里更差"),
     "slices.about": (
         "Slices of the test rows against all other rows. A mark stands where one is clearly worse, "
         "with allowance for how many were looked at.",
-        "测试数据的各个切片与其余数据相比。确实更差的会标出，并已考虑切片的数目。"),
+        "测试数据的各个切片与其余数据相比。确实更差的会标出，并已考虑切片的数目。",
+    ),
     "slices.by": ("By", "按"),
     "slices.value": ("Slice", "切片"),
     "slices.below": ("worse", "更差"),
     "slices.length": ("length (words or characters)", "长度（词或字）"),
     "slices.script": ("script", "文字"),
-    "script.han": ("Chinese characters", "汉字"), "script.latin": ("Latin letters", "拉丁字母"),
-    "script.kana": ("Japanese", "日文"), "script.hangul": ("Korean", "韩文"),
-    "script.cyrillic": ("Cyrillic", "西里尔字母"), "script.arabic": ("Arabic", "阿拉伯字母"),
-    "script.devanagari": ("Devanagari", "天城文"), "script.thai": ("Thai", "泰文"),
-    "script.greek": ("Greek", "希腊字母"), "script.hebrew": ("Hebrew", "希伯来字母"),
-    "script.none": ("no letters", "无文字"), "rows": ("Rows", "条数"),
-
+    "script.han": ("Chinese characters", "汉字"),
+    "script.latin": ("Latin letters", "拉丁字母"),
+    "script.kana": ("Japanese", "日文"),
+    "script.hangul": ("Korean", "韩文"),
+    "script.cyrillic": ("Cyrillic", "西里尔字母"),
+    "script.arabic": ("Arabic", "阿拉伯字母"),
+    "script.devanagari": ("Devanagari", "天城文"),
+    "script.thai": ("Thai", "泰文"),
+    "script.greek": ("Greek", "希腊字母"),
+    "script.hebrew": ("Hebrew", "希伯来字母"),
+    "script.none": ("no letters", "无文字"),
+    "rows": ("Rows", "条数"),
     "errors.title": ("The surest mistakes", "最有把握的错误"),
     "errors.about": (
         "Wrong answers that the model was surest of: often the quickest way to see what to mend in the data.",
-        "模型最有把握却答错的数据：往往最能看出数据该怎么改。"),
+        "模型最有把握却答错的数据：往往最能看出数据该怎么改。",
+    ),
     "errors.none": ("There are none.", "没有。"),
     "errors.row": ("Row", "行"),
     "errors.text": ("Text", "文本"),
@@ -193,40 +201,50 @@ _TABLE: dict[str, tuple[str, str]] = {
     "errors.right": ("right", "正确"),
     "errors.given": ("given", "回答"),
     "nothing": ("(nothing)", "（无）"),
-
     "suspects.title": ("Test labels that may be wrong", "可能标错的测试数据"),
     "suspects.gold": ("Labelled", "标注为"),
     "suspects.given": ("Models say", "模型认为"),
     "suspects.about": (
         "The model is sure of another label, and so is every other model that can tell rows apart ({models}). "
         "{n} rows; have a person look at them.",
-        "模型确信是另一个标签，其他能区分数据的模型（{models}）也都同意。共 {n} 条，请人工查看。"),
-
+        "模型确信是另一个标签，其他能区分数据的模型（{models}）也都同意。共 {n} 条，请人工查看。",
+    ),
     "data.title": ("Data and settings", "数据与设置"),
     "data.digests": ("What was measured, by SHA-256", "测的是什么（SHA-256）"),
-    "digest.data": ("test data", "测试数据"), "digest.project": ("project", "项目"),
+    "digest.data": ("test data", "测试数据"),
+    "digest.project": ("project", "项目"),
     "digest.graph": ("graph", "计算图"),
     "data.calibration": ("Calibration", "校准"),
     "data.settings": ("Project", "项目"),
     "calibration.temperature": ("temperature", "温度"),
     "calibration.abstain_below": ("no answer below", "低于此概率不作答"),
     "costs.title": ("What it took", "花了多少"),
-    "cost.train_s": ("training", "训练"), "cost.evaluate_s": ("evaluation", "评估"),
-    "cost.export_s": ("export", "导出"), "cost.check_s": ("check", "检查"),
-    "cost.probe_s": ("linear probe", "线性探针"), "cost.total_s": ("all stages", "全部阶段"),
+    "cost.train_s": ("training", "训练"),
+    "cost.evaluate_s": ("evaluation", "评估"),
+    "cost.export_s": ("export", "导出"),
+    "cost.check_s": ("check", "检查"),
+    "cost.probe_s": ("linear probe", "线性探针"),
+    "cost.total_s": ("all stages", "全部阶段"),
     "cost.prepare_s": ("data", "数据准备"),
-    "cost.peak_memory_mb": ("most memory", "内存峰值"), "cost.predicted_rows_per_s": ("prediction", "预测速度"),
-    "cost.memory_mb": ("most memory", "内存峰值"), "cost.rows_per_s": ("prediction", "预测速度"),
-    "cost.examples_per_s": ("training speed", "训练速度"), "cost.size_mb": ("size of the model", "模型大小"),
-    "cost.latency_ms": ("one answer", "单次回答"), "cost.parameters": ("parameters", "参数量"),
-    "unit.s": ("{value} s", "{value} 秒"), "unit.min": ("{value} min", "{value} 分钟"),
+    "cost.peak_memory_mb": ("most memory", "内存峰值"),
+    "cost.predicted_rows_per_s": ("prediction", "预测速度"),
+    "cost.memory_mb": ("most memory", "内存峰值"),
+    "cost.rows_per_s": ("prediction", "预测速度"),
+    "cost.examples_per_s": ("training speed", "训练速度"),
+    "cost.size_mb": ("size of the model", "模型大小"),
+    "cost.latency_ms": ("one answer", "单次回答"),
+    "cost.parameters": ("parameters", "参数量"),
+    "unit.s": ("{value} s", "{value} 秒"),
+    "unit.min": ("{value} min", "{value} 分钟"),
     "unit.ms": ("{value} ms", "{value} 毫秒"),
-    "unit.mb": ("{value} MB", "{value} MB"), "unit.per_s": ("{value} a second", "每秒 {value} 条"),
+    "unit.mb": ("{value} MB", "{value} MB"),
+    "unit.per_s": ("{value} a second", "每秒 {value} 条"),
     "footer": (
         "Intervals hold the true value 95 times in 100: from 1,000 resamples of the test rows (F1), Wilson's formula "
         "(shares), DeLong's (AUROC). Every number was measured on rows that training never saw.",
         "区间在 100 次中有 95 次包含真值：F1 由测试数据重采样 1,000 次得到，比例用 Wilson 公式，AUROC 用 DeLong 方法。"
-        "所有数字都在训练未见过的数据上测得。"),
+        "所有数字都在训练未见过的数据上测得。",
+    ),
 }
 
 
@@ -314,4 +332,3 @@ def points(value: float) -> str:
     """Return a difference of shares in points, with its sign."""
     shown = f"{100 * value:+.1f}"
     return shown.replace("-", "−") if float(shown) else "0.0"
-

@@ -69,8 +69,13 @@ def _bins(confidence: NDArray[np.floating[Any]], bins: int, kind: Literal["width
     return order * bins // max(len(confidence), 1)
 
 
-def ece(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], *, bins: int = BINS,
-        kind: Literal["width", "mass"] = "width") -> float:
+def ece(
+    confidence: NDArray[np.floating[Any]],
+    correct: NDArray[np.bool_],
+    *,
+    bins: int = BINS,
+    kind: Literal["width", "mass"] = "width",
+) -> float:
     """Return the expected calibration error: the mean distance of probability and accuracy (Naeini et al. 2015).
 
     Args:
@@ -95,8 +100,13 @@ def ece_score(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_])
     return sure(value, min(float(found.low), value), max(float(found.high), value), len(confidence))
 
 
-def reliability(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], *, bins: int = BINS,
-                kind: Literal["width", "mass"] = "width") -> list[Bin]:
+def reliability(
+    confidence: NDArray[np.floating[Any]],
+    correct: NDArray[np.bool_],
+    *,
+    bins: int = BINS,
+    kind: Literal["width", "mass"] = "width",
+) -> list[Bin]:
     """Return the bins of a reliability diagram, from the least probability up; (N,) arrays."""
     place = _bins(confidence, bins, kind)
     result = []
@@ -109,8 +119,11 @@ def reliability(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_
             low, high = float(confidence[inside].min()), float(confidence[inside].max())
         hits = int(correct[inside].sum())
         ends = wilson_ends(hits, n)
-        result.append(Bin(low, high, n, float(confidence[inside].mean()) if n else (low + high) / 2,
-                          hits / n if n else 0.0, *ends))
+        result.append(
+            Bin(
+                low, high, n, float(confidence[inside].mean()) if n else (low + high) / 2, hits / n if n else 0.0, *ends
+            )
+        )
     return result
 
 
@@ -153,8 +166,7 @@ def _softmax_loss(logits: NDArray[np.float64], targets: NDArray[Any], spread: fl
     own = logits[np.arange(len(logits)), targets]
     below_top = float((top - (1 - spread) * own - spread * logits.mean(axis=1)).mean())
     shifted = logits - top[:, None]
-    return lambda temperature: (float(np.log(np.exp(shifted / temperature).sum(axis=1)).mean())
-                                + below_top / temperature)
+    return lambda temperature: float(np.log(np.exp(shifted / temperature).sum(axis=1)).mean()) + below_top / temperature
 
 
 def _sigmoid_loss(logits: NDArray[np.float64], targets: NDArray[Any], spread: float) -> Callable[[float], float]:
@@ -184,8 +196,9 @@ def _least(loss: Callable[[float], float], tolerance: float = 1e-4) -> float:
     return math.exp((low + high) / 2)
 
 
-def choose_thresholds(probabilities: NDArray[np.floating[Any]], gold: NDArray[Any], *,
-                      borrowed: float = 8.0) -> tuple[float, ...]:
+def choose_thresholds(
+    probabilities: NDArray[np.floating[Any]], gold: NDArray[Any], *, borrowed: float = 8.0
+) -> tuple[float, ...]:
     """Return for each label the probability from which it should be given, for the best F1 on these rows.
 
     A label with few gold rows would get a threshold by chance. So each label's counts are joined by those of
@@ -207,8 +220,12 @@ def choose_thresholds(probabilities: NDArray[np.floating[Any]], gold: NDArray[An
     place = np.searchsorted(_TRIED, probabilities, side="right")
     cells = place + np.arange(n_labels) * (len(_TRIED) + 1)
     shape = (n_labels, len(_TRIED) + 1)
-    given, hits = (np.cumsum(np.bincount(part, minlength=shape[0] * shape[1]).reshape(shape)[:, ::-1], axis=1)
-                   [:, -2::-1].T.astype(np.float64) for part in (cells.ravel(), cells[gold]))
+    given, hits = (
+        np.cumsum(np.bincount(part, minlength=shape[0] * shape[1]).reshape(shape)[:, ::-1], axis=1)[:, -2::-1].T.astype(
+            np.float64
+        )
+        for part in (cells.ravel(), cells[gold])
+    )
     n_gold = gold.sum(axis=0).astype(np.float64)
     share = borrowed / n_gold.sum()
     hits, given = hits + share * hits.sum(axis=1, keepdims=True), given + share * given.sum(axis=1, keepdims=True)
@@ -226,8 +243,9 @@ def _middle_of_best(f1: NDArray[np.float64]) -> float:
     return round(nearest, 6)
 
 
-def abstain_threshold(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], wanted_precision: float, *,
-                      level: float = 0.95) -> float:
+def abstain_threshold(
+    confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], wanted_precision: float, *, level: float = 0.95
+) -> float:
     """Return the least probability from which answers are right at least as often as wanted.
 
     A hundred shares of the rows are tried, from all of them down; the first is taken whose lower confidence bound of

@@ -37,8 +37,15 @@ class Answers:
     multi_label: bool
 
     @classmethod
-    def collect(cls, gold: Sequence[Sequence[str]], predictions: Sequence[Prediction], labels: Sequence[str],
-                multi_label: bool, *, ranked: bool = True) -> Answers:
+    def collect(
+        cls,
+        gold: Sequence[Sequence[str]],
+        predictions: Sequence[Prediction],
+        labels: Sequence[str],
+        multi_label: bool,
+        *,
+        ranked: bool = True,
+    ) -> Answers:
         """Gather rows into arrays; without `ranked` probabilities are left out.
 
         Raises:
@@ -50,8 +57,13 @@ class Answers:
         seen.update(label for prediction in predictions for label in prediction.labels)
         names = (*labels, *sorted(seen.difference(labels)))
         given = [prediction.labels if multi_label else prediction.labels[:1] for prediction in predictions]
-        return cls(names, _indicator(gold, names), _indicator(given, names),
-                   probabilities(predictions, labels) if ranked else None, multi_label)
+        return cls(
+            names,
+            _indicator(gold, names),
+            _indicator(given, names),
+            probabilities(predictions, labels) if ranked else None,
+            multi_label,
+        )
 
     @property
     def n(self) -> int:
@@ -137,8 +149,13 @@ def _ratio(above: Floats, below: Floats) -> Floats:
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
 
 
-def classify_scores(gold: Sequence[tuple[str, ...]], predictions: Sequence[Prediction], labels: Sequence[str],
-                    multi_label: bool, intervals: bool = True) -> dict[str, Score]:
+def classify_scores(
+    gold: Sequence[tuple[str, ...]],
+    predictions: Sequence[Prediction],
+    labels: Sequence[str],
+    multi_label: bool,
+    intervals: bool = True,
+) -> dict[str, Score]:
     """Return the headline scores of classification.
 
     Single label: accuracy, macro_f1, weighted_f1, micro_f1, macro_precision, macro_recall; with probabilities auroc
@@ -169,7 +186,7 @@ def classify_statistic(n_labels: int, multi_label: bool) -> Statistic:
     names = _MULTI if multi_label else _SINGLE
 
     def statistic(sums: Floats, n: int) -> Mapping[str, Floats]:
-        hits, given, right = (sums[:, part * n_labels:(part + 1) * n_labels] for part in range(3))
+        hits, given, right = (sums[:, part * n_labels : (part + 1) * n_labels] for part in range(3))
         values = averages(hits, given, right)
         values["accuracy"] = values["subset_accuracy"] = sums[:, -1] / max(n, 1)
         wrong = given.sum(axis=1) + right.sum(axis=1) - 2 * hits.sum(axis=1)
@@ -184,8 +201,11 @@ def _counted(answers: Answers, intervals: bool) -> dict[str, Score]:
     n = answers.n
     if not n:
         return {name: Score(0.0, 0.0, 1.0, 0) for name in (_MULTI if answers.multi_label else _SINGLE)}
-    found = bootstrap(answers.rows(), classify_statistic(len(answers.labels), answers.multi_label),
-                      resamples=RESAMPLES if intervals else 0)
+    found = bootstrap(
+        answers.rows(),
+        classify_statistic(len(answers.labels), answers.multi_label),
+        resamples=RESAMPLES if intervals else 0,
+    )
     scores = {name: _score(interval, n, intervals) for name, interval in found.items()}
     scores["subset_accuracy" if answers.multi_label else "accuracy"] = _share(int(answers.hits.sum()), n, intervals)
     answered = answers.given.any(axis=1)
@@ -223,8 +243,13 @@ def _ranked(answers: Answers, intervals: bool) -> dict[str, Score]:
     return scores
 
 
-def classify_per_label(gold: Sequence[tuple[str, ...]], predictions: Sequence[Prediction], labels: Sequence[str],
-                       multi_label: bool, intervals: bool = True) -> dict[str, dict[str, Score]]:
+def classify_per_label(
+    gold: Sequence[tuple[str, ...]],
+    predictions: Sequence[Prediction],
+    labels: Sequence[str],
+    multi_label: bool,
+    intervals: bool = True,
+) -> dict[str, dict[str, Score]]:
     """Return label -> precision, recall, f1 and support (the gold rows of the label, as a Score without width).
 
     Precision's `n` is how often the label was given, the others' how often it is gold. Intervals of precision and
@@ -239,11 +264,11 @@ def label_table(labels: Sequence[str], rows: Rows, intervals: bool) -> dict[str,
     n_labels = len(labels)
 
     def statistic(sums: Floats, n: int) -> Mapping[str, Floats]:
-        hits, given, right = (sums[:, part * n_labels:(part + 1) * n_labels] for part in range(3))
+        hits, given, right = (sums[:, part * n_labels : (part + 1) * n_labels] for part in range(3))
         return {"f1": by_label(hits, given, right)[2]}
 
     f1 = bootstrap(rows, statistic, resamples=RESAMPLES if intervals else 0)["f1"]
-    hits, given, right = rows.total()[0, :3 * n_labels].reshape(3, n_labels).astype(np.int64)
+    hits, given, right = rows.total()[0, : 3 * n_labels].reshape(3, n_labels).astype(np.int64)
     table: dict[str, dict[str, Score]] = {}
     for position, label in enumerate(labels):
         n_hits, n_given, n_gold = int(hits[position]), int(given[position]), int(right[position])
@@ -251,8 +276,9 @@ def label_table(labels: Sequence[str], rows: Rows, intervals: bool) -> dict[str,
         table[label] = {
             "precision": _share(n_hits, n_given, intervals),
             "recall": _share(n_hits, n_gold, intervals),
-            "f1": f1.score(n_gold, position) if intervals and n_gold else Score(
-                value, 0.0 if intervals else value, 1.0 if intervals else value, n_gold),
+            "f1": f1.score(n_gold, position)
+            if intervals and n_gold
+            else Score(value, 0.0 if intervals else value, 1.0 if intervals else value, n_gold),
             "support": Score(float(n_gold), float(n_gold), float(n_gold), n_gold),
         }
     return table

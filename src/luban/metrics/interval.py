@@ -101,8 +101,15 @@ class Interval:
         return sure(value, low, high, n)
 
 
-def bootstrap(rows: Rows, statistic: Statistic, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = SEED,
-              within: tuple[float, float] | None = (0.0, 1.0)) -> dict[str, Interval]:
+def bootstrap(
+    rows: Rows,
+    statistic: Statistic,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = SEED,
+    within: tuple[float, float] | None = (0.0, 1.0),
+) -> dict[str, Interval]:
     """Return the values of a statistic with percentile intervals, the same for the same seed.
 
     The ends are moved by the bootstrap's own estimate of bias (Efron and Tibshirani 1993, section 10.2), because
@@ -203,12 +210,25 @@ class Difference:
 
     def to_json(self) -> dict[str, float | int | bool]:
         """Return the form in which it stands in report.json."""
-        return {"value": self.value, "low": self.low, "high": self.high, "p": self.p, "n": self.n,
-                "is_clear": self.is_clear}
+        return {
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "p": self.p,
+            "n": self.n,
+            "is_clear": self.is_clear,
+        }
 
 
-def paired(one: NDArray[Any], other: NDArray[Any], statistic: Statistic, *, resamples: int = RESAMPLES,
-           level: float = LEVEL, seed: int = SEED) -> dict[str, Difference]:
+def paired(
+    one: NDArray[Any],
+    other: NDArray[Any],
+    statistic: Statistic,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = SEED,
+) -> dict[str, Difference]:
     """Compare two models by resampling rows for both at once (Efron and Tibshirani 1993; Koehn 2004).
 
     Args:

@@ -39,16 +39,18 @@ class Overlaps:
         return asdict(self)
 
 
-def tag_labels(gold: Sequence[Iterable[Span]], predictions: Sequence[Prediction],
-               labels: Sequence[str]) -> tuple[str, ...]:
+def tag_labels(
+    gold: Sequence[Iterable[Span]], predictions: Sequence[Prediction], labels: Sequence[str]
+) -> tuple[str, ...]:
     """Return the model's labels, then any that only gold or predictions have."""
     seen = {span.label for spans in gold for span in spans}
     seen.update(span.label for prediction in predictions for span in prediction.spans)
     return (*labels, *sorted(seen.difference(labels)))
 
 
-def tag_counts(gold: Sequence[Iterable[Span]], predictions: Sequence[Prediction],
-               labels: Sequence[str]) -> NDArray[np.int32]:
+def tag_counts(
+    gold: Sequence[Iterable[Span]], predictions: Sequence[Prediction], labels: Sequence[str]
+) -> NDArray[np.int32]:
     """Return per-row counts (N, 3K) of entities: hits by label, given by label, gold by label.
 
     Raises:
@@ -73,16 +75,21 @@ def tag_statistic(n_labels: int) -> Statistic:
     """Return the function from sums (R, 3K) to f1, precision, recall (all micro) and macro_f1, each (R,)."""
 
     def statistic(sums: Floats, n: int) -> Mapping[str, Floats]:
-        hits, given, right = (sums[:, part * n_labels:(part + 1) * n_labels] for part in range(3))
+        hits, given, right = (sums[:, part * n_labels : (part + 1) * n_labels] for part in range(3))
         values = averages(hits, given, right)
-        return {"f1": values["micro_f1"], "precision": values["micro_precision"], "recall": values["micro_recall"],
-                "macro_f1": values["macro_f1"]}
+        return {
+            "f1": values["micro_f1"],
+            "precision": values["micro_precision"],
+            "recall": values["micro_recall"],
+            "macro_f1": values["macro_f1"],
+        }
 
     return statistic
 
 
-def tag_scores(gold: Sequence[tuple[Span, ...]], predictions: Sequence[Prediction], labels: Sequence[str],
-               intervals: bool = True) -> dict[str, Score]:
+def tag_scores(
+    gold: Sequence[tuple[Span, ...]], predictions: Sequence[Prediction], labels: Sequence[str], intervals: bool = True
+) -> dict[str, Score]:
     """Return f1, precision and recall over all entities, and macro_f1 over the labels that occur.
 
     An entity counts only with the right first and last character and the right label. `n` of recall is the gold
@@ -113,8 +120,9 @@ def tag_scores(gold: Sequence[tuple[Span, ...]], predictions: Sequence[Predictio
     return scores
 
 
-def tag_per_label(gold: Sequence[tuple[Span, ...]], predictions: Sequence[Prediction], labels: Sequence[str],
-                  intervals: bool = True) -> dict[str, dict[str, Score]]:
+def tag_per_label(
+    gold: Sequence[tuple[Span, ...]], predictions: Sequence[Prediction], labels: Sequence[str], intervals: bool = True
+) -> dict[str, dict[str, Score]]:
     """Return label -> precision, recall, f1 and support (the gold entities, as a Score without width)."""
     names = tag_labels(gold, predictions, labels)
     return label_table(names, Rows.group(tag_counts(gold, predictions, names)), intervals)

@@ -51,8 +51,15 @@ class Task(Protocol):
         """
         ...
 
-    def loss(self, logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, head: torch.nn.Module,
-             weights: torch.Tensor | None = None, smoothing: float = 0.0) -> torch.Tensor:
+    def loss(
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        mask: torch.Tensor,
+        head: torch.nn.Module,
+        weights: torch.Tensor | None = None,
+        smoothing: float = 0.0,
+    ) -> torch.Tensor:
         """Return the mean loss (a scalar) of logits against targets; `weights` are one a label, (K,)."""
         ...
 
@@ -68,13 +75,28 @@ class Task(Protocol):
         """Return JSON values that `decode` needs and the graph does not hold (a CRF's transitions); often empty."""
         ...
 
-    def decode(self, logits: np.ndarray, encoded: Encoded, rows: Sequence[Any], calibration: Calibration,
-               facts: Mapping[str, Any]) -> list[Prediction]:
+    def decode(
+        self,
+        logits: np.ndarray,
+        encoded: Encoded,
+        rows: Sequence[Any],
+        calibration: Calibration,
+        facts: Mapping[str, Any],
+    ) -> list[Prediction]:
         """Return one Prediction a row, merging the windows of long rows. `rows` is what was encoded."""
         ...
 
-    def calibrate(self, logits: np.ndarray, encoded: Encoded, gold: Sequence[Any], *, temperature: bool,
-                  thresholds: str, wanted_precision: float, facts: Mapping[str, Any] | None = None) -> Calibration:
+    def calibrate(
+        self,
+        logits: np.ndarray,
+        encoded: Encoded,
+        gold: Sequence[Any],
+        *,
+        temperature: bool,
+        thresholds: str,
+        wanted_precision: float,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Calibration:
         """Choose temperature, thresholds and the abstain threshold on validation rows; `facts` as in `decode`."""
         ...
 

@@ -62,7 +62,7 @@ def test_each_label_keeps_its_share_to_within_a_row(seed: int) -> None:
     assert sorted(row_numbers(found)) == list(range(1, 601))
     counts = Counter(label for [label] in labels)
     for part, share in zip(parts(found), (0.6, 0.15, 0.25), strict=True):
-        there = Counter(label for label, in row_labels(part.table))
+        there = Counter(label for (label,) in row_labels(part.table))
         for label, count in counts.items():
             assert abs(there[label] - share * count) <= 1.5, (label, count)
     assert (len(found.validation), len(found.test)) == (90, 150)
@@ -74,7 +74,7 @@ def test_real_sets_do_not_leak_and_keep_shares(data_sets: Path) -> None:
         found = split(dataset, section())
         assert_no_leak(found)
         assert sorted(row_numbers(found)) == dataset.table.column("row").to_pylist()
-        counts, there = (Counter(label for label, in row_labels(part.table)) for part in (dataset, found.test))
+        counts, there = (Counter(label for (label,) in row_labels(part.table)) for part in (dataset, found.test))
         assert all(abs(there[label] - 0.1 * count) <= 2 for label, count in counts.items())
         assert found.report["near_duplicates"]["groups"] > 10
 

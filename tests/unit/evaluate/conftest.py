@@ -16,9 +16,14 @@ LABELS = ("card", "loan", "转账")
 
 def classify_table(gold: Sequence[Sequence[str]], texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
     """Return rows as a Dataset holds them."""
-    return pa.table({"row": list(range(2, len(texts) + 2)), "text": list(texts),
-                     "labels": [list(labels) for labels in gold],
-                     **{f"meta.{name}": list(values) for name, values in columns.items()}})
+    return pa.table(
+        {
+            "row": list(range(2, len(texts) + 2)),
+            "text": list(texts),
+            "labels": [list(labels) for labels in gold],
+            **{f"meta.{name}": list(values) for name, values in columns.items()},
+        }
+    )
 
 
 @pytest.fixture
@@ -39,8 +44,14 @@ def rows() -> dict[str, Any]:
     predictions = [Prediction((LABELS[int(row.argmax())],), LabelScores(LABELS, row)) for row in shares]
     flat = np.array([0.4, 0.3, 0.3])
     baseline = [Prediction(("card",), LabelScores(LABELS, flat))] * 300
-    return {"task": "classify", "labels": LABELS, "gold": gold, "predictions": predictions,
-            "table": classify_table(gold, texts, channel=channels), "baselines": {"majority": baseline}}
+    return {
+        "task": "classify",
+        "labels": LABELS,
+        "gold": gold,
+        "predictions": predictions,
+        "table": classify_table(gold, texts, channel=channels),
+        "baselines": {"majority": baseline},
+    }
 
 
 @pytest.fixture
@@ -50,10 +61,22 @@ def entity_rows() -> dict[str, Any]:
     for number in range(60):
         texts.append("张三丰住在北京市")
         gold.append((Span(0, 3, "人"), Span(5, 8, "地")))
-        predictions.append(Prediction(spans=(Span(0, 2 if number % 3 == 0 else 3, "人", score=0.9),
-                                             Span(5, 8, "人" if number % 5 == 0 else "地", score=0.6))))
+        predictions.append(
+            Prediction(
+                spans=(
+                    Span(0, 2 if number % 3 == 0 else 3, "人", score=0.9),
+                    Span(5, 8, "人" if number % 5 == 0 else "地", score=0.6),
+                )
+            )
+        )
     tokens = [list(text) for text in texts]
     tags = [["B-人", "I-人", "I-人", "O", "O", "B-地", "I-地", "I-地"]] * 60
     table = pa.table({"row": list(range(1, 61)), "text": texts, "tokens": tokens, "tags": tags})
-    return {"task": "tag", "labels": ("人", "地"), "gold": gold, "predictions": predictions, "table": table,
-            "baselines": {"majority": [Prediction()] * 60}}
+    return {
+        "task": "tag",
+        "labels": ("人", "地"),
+        "gold": gold,
+        "predictions": predictions,
+        "table": table,
+        "baselines": {"majority": [Prediction()] * 60},
+    }

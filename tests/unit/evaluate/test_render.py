@@ -20,9 +20,16 @@ from luban.records import LabelScores, Prediction, Report, Span
 
 from .conftest import LABELS, classify_table
 
-HOSTILE = ('<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "</style><svg/onload=alert(1)>",
-           "{{ 7 * 7 }} {% raw %}", "a|b `c` *d* [e](http://f) <g>", "\x00\x1b[31m\u2028\u202e\ufffe",
-           "&amp;lt;b&gt;", "'\\\"--><!--")
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</style><svg/onload=alert(1)>",
+    "{{ 7 * 7 }} {% raw %}",
+    "a|b `c` *d* [e](http://f) <g>",
+    "\x00\x1b[31m\u2028\u202e\ufffe",
+    "&amp;lt;b&gt;",
+    "'\\\"--><!--",
+)
 
 
 class Page(HTMLParser):
@@ -56,9 +63,14 @@ class Page(HTMLParser):
 
 def made(rows: dict[str, Any], **more: Any) -> Report:
     """Return the report of some rows."""
-    facts = {"name": "test", "digests": {"data": "ab" * 32, "project": "cd" * 32}, "settings": EvaluateSection(),
-             "calibration": {"temperature": 1.25}, "costs": {"train_s": 312.0, "memory_mb": 900.0, "rows_per_s": 812.5},
-             "lock": {"train": {"epochs": 3.0, "objectives": []}}}
+    facts = {
+        "name": "test",
+        "digests": {"data": "ab" * 32, "project": "cd" * 32},
+        "settings": EvaluateSection(),
+        "calibration": {"temperature": 1.25},
+        "costs": {"train_s": 312.0, "memory_mb": 900.0, "rows_per_s": 812.5},
+        "lock": {"train": {"epochs": 3.0, "objectives": []}},
+    }
     return report(**{**facts, **rows, **more})
 
 
@@ -68,8 +80,10 @@ def hostile(task: str) -> Report:
     if task == "tag":
         labels = HOSTILE[:3]
         gold = [(Span(0, min(3, len(text)), labels[number % 3]),) for number, text in enumerate(texts)]
-        predictions = [Prediction(spans=(Span(0, min(4, len(text)), labels[number % 2], score=0.7),))
-                       for number, text in enumerate(texts)]
+        predictions = [
+            Prediction(spans=(Span(0, min(4, len(text)), labels[number % 2], score=0.7),))
+            for number, text in enumerate(texts)
+        ]
         table = classify_table([()] * 80, texts).append_column("tokens", [[[text] for text in texts]])
     else:
         labels = HOSTILE
@@ -78,10 +92,19 @@ def hostile(task: str) -> Report:
         predictions = [Prediction((labels[int(row.argmax())],), LabelScores(labels, row)) for row in shares]
         table = classify_table(gold, texts, **{HOSTILE[0]: [HOSTILE[1], HOSTILE[2]] * 40})
     return report(
-        name=HOSTILE[0], task=task, labels=labels, gold=gold, predictions=predictions, table=table,
-        baselines={HOSTILE[1]: predictions[1:] + predictions[:1]}, digests={HOSTILE[2]: HOSTILE[0]},
-        settings=EvaluateSection(), calibration={HOSTILE[0]: HOSTILE[1], "thresholds": dict.fromkeys(labels, 0.5)},
-        costs={HOSTILE[0]: 1.0}, lock={HOSTILE[0]: {HOSTILE[1]: [HOSTILE[2]]}})
+        name=HOSTILE[0],
+        task=task,
+        labels=labels,
+        gold=gold,
+        predictions=predictions,
+        table=table,
+        baselines={HOSTILE[1]: predictions[1:] + predictions[:1]},
+        digests={HOSTILE[2]: HOSTILE[0]},
+        settings=EvaluateSection(),
+        calibration={HOSTILE[0]: HOSTILE[1], "thresholds": dict.fromkeys(labels, 0.5)},
+        costs={HOSTILE[0]: 1.0},
+        lock={HOSTILE[0]: {HOSTILE[1]: [HOSTILE[2]]}},
+    )
 
 
 @pytest.mark.parametrize("language", words.LANGUAGES)
@@ -126,9 +149,20 @@ def test_headline_interval_baselines_and_sections_are_shown(rows: dict[str, Any]
     score = found.scores["accuracy"]
     assert f"{100 * score.value:.1f}" in shown
     assert f"{100 * score.low:.1f}% to {100 * score.high:.1f}%" in shown
-    for part in ("Commonest answer", "What fine-tuning bought", "Can the probabilities be trusted?", "Label by label",
-                 "What is taken for what", "Where it is better or worse", "The surest mistakes", "Data and settings",
-                 "train.epochs", "5.2 min", "ab" * 32, found.details["errors"][0]["text"]):
+    for part in (
+        "Commonest answer",
+        "What fine-tuning bought",
+        "Can the probabilities be trusted?",
+        "Label by label",
+        "What is taken for what",
+        "Where it is better or worse",
+        "The surest mistakes",
+        "Data and settings",
+        "train.epochs",
+        "5.2 min",
+        "ab" * 32,
+        found.details["errors"][0]["text"],
+    ):
         assert part in shown
     assert "Clearly worse where channel is phone" in shown
 
@@ -180,11 +214,13 @@ def test_thresholds_stand_beside_their_labels(rows: dict[str, Any]) -> None:
 def test_reports_on_little_can_be_rendered(rows: dict[str, Any], entity_rows: dict[str, Any], language: str) -> None:
     few = {"gold": [], "predictions": [], "baselines": {}}
     bare = [Prediction(answer.labels) for answer in rows["predictions"]]
-    for found in (made(rows, **few, table=rows["table"].slice(0, 0)),
-                  made(entity_rows, **few, table=entity_rows["table"].slice(0, 0)),
-                  made(rows, baselines={}, calibration=None, costs=None, lock=None),
-                  made(rows, predictions=bare),
-                  made(rows, predictions=[Prediction((label,)) for (label,) in rows["gold"]])):
+    for found in (
+        made(rows, **few, table=rows["table"].slice(0, 0)),
+        made(entity_rows, **few, table=entity_rows["table"].slice(0, 0)),
+        made(rows, baselines={}, calibration=None, costs=None, lock=None),
+        made(rows, predictions=bare),
+        made(rows, predictions=[Prediction((label,)) for (label,) in rows["gold"]]),
+    ):
         assert not Page(render.to_html(found, language)).open
         assert render.to_markdown(found, language)
 
@@ -203,8 +239,10 @@ def test_remarks_name_what_a_reader_should_not_overlook(rows: dict[str, Any]) ->
     gold = [("never learnt",) if number == 0 else labels for number, labels in enumerate(rows["gold"])]
     found = dict(remarks(made(rows, gold=gold)))
     assert found["unseen"]["labels"] == ["never learnt"]
-    sure = [Prediction(answer.labels, LabelScores(LABELS, np.array([float(label == answer.label) for label in LABELS])))
-            for answer in rows["predictions"]]
+    sure = [
+        Prediction(answer.labels, LabelScores(LABELS, np.array([float(label == answer.label) for label in LABELS])))
+        for answer in rows["predictions"]
+    ]
     assert "overconfident" in dict(remarks(made(rows, predictions=sure)))
 
 
@@ -221,13 +259,23 @@ def test_ticks_are_round_and_few(low: float, high: float) -> None:
 
 
 def test_settings_are_flattened_to_what_is_set() -> None:
-    nested = {"base": {"name": "m", "licence": None}, "rows": {"train": 12000},
-              "settings": {"train": {"epochs": 3.0, "learning_rate": 2e-5, "objectives": [],
-                                     "adapter": {"kind": "full"}},
-                           "task": {"multi_label": False}, "gates": {}}}
+    nested = {
+        "base": {"name": "m", "licence": None},
+        "rows": {"train": 12000},
+        "settings": {
+            "train": {"epochs": 3.0, "learning_rate": 2e-5, "objectives": [], "adapter": {"kind": "full"}},
+            "task": {"multi_label": False},
+            "gates": {},
+        },
+    }
     assert render.flatten(nested) == [
-        ("base.name", "m"), ("rows.train", "12,000"), ("train.epochs", "3"), ("train.learning_rate", "2e-05"),
-        ("train.adapter.kind", "full"), ("task.multi_label", "false")]
+        ("base.name", "m"),
+        ("rows.train", "12,000"),
+        ("train.epochs", "3"),
+        ("train.learning_rate", "2e-05"),
+        ("train.adapter.kind", "full"),
+        ("task.multi_label", "false"),
+    ]
 
 
 def test_spans_cut_a_text_without_losing_any_of_it() -> None:

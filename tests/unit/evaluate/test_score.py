@@ -55,15 +55,24 @@ def test_many_labels_have_pairs_and_no_matrix() -> None:
     labels = tuple(f"label {number}" for number in range(40))
     gold = [(label,) for label in labels]
     predictions = [Prediction((labels[(number + 1) % 40],)) for number in range(40)]
-    confusion = made({"task": "classify", "labels": labels, "gold": gold, "predictions": predictions,
-                      "table": classify_table(gold, labels), "baselines": {}}).details["confusion"]
+    confusion = made(
+        {
+            "task": "classify",
+            "labels": labels,
+            "gold": gold,
+            "predictions": predictions,
+            "table": classify_table(gold, labels),
+            "baselines": {},
+        }
+    ).details["confusion"]
     assert "matrix" not in confusion
     assert confusion["pairs"][0]["n"] == 1
 
 
 def test_held_back_rows_lower_coverage_and_stand_in_the_matrix(rows: dict[str, Any]) -> None:
-    predictions = [Prediction((), answer.scores) if number < 30 else answer
-                   for number, answer in enumerate(rows["predictions"])]
+    predictions = [
+        Prediction((), answer.scores) if number < 30 else answer for number, answer in enumerate(rows["predictions"])
+    ]
     found = made(rows, predictions=predictions)
     assert found.scores["coverage"].value == pytest.approx(0.9)
     assert sum(row[-1] for row in found.details["confusion"]["matrix"]) == 30
@@ -76,16 +85,21 @@ def test_risk_falls_as_fewer_answers_are_given(rows: dict[str, Any]) -> None:
     sure = rows["predictions"]
     for point in risk["reached"]:
         if point["threshold"] is not None:
-            kept = [answer.label == right[0] for right, answer in zip(rows["gold"], sure, strict=True)
-                    if answer.score >= point["threshold"]]
+            kept = [
+                answer.label == right[0]
+                for right, answer in zip(rows["gold"], sure, strict=True)
+                if answer.score >= point["threshold"]
+            ]
             assert len(kept) / 300 == pytest.approx(point["coverage"])
             assert np.mean(kept) >= point["precision"]
 
 
 def test_a_wrong_test_label_is_suspected_where_models_agree(rows: dict[str, Any]) -> None:
     gold = list(rows["gold"])
-    sure = [Prediction(right, LabelScores(LABELS, np.array([0.97 if label == right[0] else 0.015 for label in LABELS])))
-            for right in gold]
+    sure = [
+        Prediction(right, LabelScores(LABELS, np.array([0.97 if label == right[0] else 0.015 for label in LABELS])))
+        for right in gold
+    ]
     gold[7] = ("card",) if gold[7] != ("card",) else ("loan",)
     found = made(rows, gold=gold, predictions=sure, baselines={"tfidf": sure, "majority": [sure[0]] * 300})
     suspects = found.details["suspects"]
@@ -96,8 +110,10 @@ def test_a_wrong_test_label_is_suspected_where_models_agree(rows: dict[str, Any]
 
 
 def test_several_labels(rows: dict[str, Any]) -> None:
-    gold = [(*labels, "loan") if labels != ("loan",) and number % 4 == 0 else labels
-            for number, labels in enumerate(rows["gold"])]
+    gold = [
+        (*labels, "loan") if labels != ("loan",) and number % 4 == 0 else labels
+        for number, labels in enumerate(rows["gold"])
+    ]
     found = made(rows, gold=gold, multi_label=True, calibration={"thresholds": dict.fromkeys(LABELS, 0.4)})
     assert next(iter(found.scores)) == "micro_f1"
     assert "matrix" not in found.details["confusion"]
@@ -109,8 +125,14 @@ def test_several_labels(rows: dict[str, Any]) -> None:
 def test_entities(entity_rows: dict[str, Any]) -> None:
     found = made(entity_rows)
     assert found.scores["f1"].n == 120
-    assert found.details["entities"] == {"exact": 88, "wrong_label": 12, "wrong_edges": 20, "wrong_both": 0,
-                                         "missed": 0, "made_up": 0}
+    assert found.details["entities"] == {
+        "exact": 88,
+        "wrong_label": 12,
+        "wrong_edges": 20,
+        "wrong_both": 0,
+        "missed": 0,
+        "made_up": 0,
+    }
     error = found.details["errors"][0]
     assert error["score"] == 0.9
     assert error["given"][0] == {"start": 0, "end": 2, "label": "人"}

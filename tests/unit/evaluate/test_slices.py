@@ -65,10 +65,21 @@ def test_entities_and_several_labels_have_slices_too(entity_rows: dict[str, Any]
     assert [(part.value, part.is_below) for part in found if part.by == "part"] == [("a", False), ("b", True)]
 
 
-@pytest.mark.parametrize(("text", "name"), [
-    ("我的卡", "han"), ("my card", "latin"), ("naïve façade", "latin"), ("カードはどこ漢字", "kana"),
-    ("내 카드", "hangul"),
-    ("моя карта", "cyrillic"), ("بطاقتي", "arabic"), ("123 !?", "none"), ("", "none"), ("打开wifi", "han+latin"),
-    ("这个 app 怎么一直打不开呀真是的", "han")])
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("我的卡", "han"),
+        ("my card", "latin"),
+        ("naïve façade", "latin"),
+        ("カードはどこ漢字", "kana"),
+        ("내 카드", "hangul"),
+        ("моя карта", "cyrillic"),
+        ("بطاقتي", "arabic"),
+        ("123 !?", "none"),
+        ("", "none"),
+        ("打开wifi", "han+latin"),
+        ("这个 app 怎么一直打不开呀真是的", "han"),
+    ],
+)
 def test_scripts(text: str, name: str) -> None:
     assert script(text) == name

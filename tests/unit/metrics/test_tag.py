@@ -58,4 +58,10 @@ def test_each_way_to_be_wrong_is_told_apart() -> None:
     gold = [spans((0, 2, "人"), (3, 5, "人"), (6, 9, "地"), (10, 12, "地"), (20, 22, "人"))]
     found = [Prediction(spans=spans((0, 2, "人"), (3, 5, "地"), (6, 8, "地"), (11, 13, "人"), (30, 31, "人")))]
     assert overlaps(gold, found).to_json() == {
-        "exact": 1, "wrong_label": 1, "wrong_edges": 1, "wrong_both": 1, "missed": 1, "made_up": 1}
+        "exact": 1,
+        "wrong_label": 1,
+        "wrong_edges": 1,
+        "wrong_both": 1,
+        "missed": 1,
+        "made_up": 1,
+    }
