@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from luban.data.split import Splits
-from luban.errors import DataError, Problem
+from luban.errors import DataError, Problem, ProjectError, did_you_mean
 from luban.files import only_one
 from luban.models.facts import BaseFolder
 from luban.models.processor import Processor
@@ -95,7 +95,18 @@ def run(project: Loaded, *, force: Collection[str] = (), on_progress: Listener =
 
 @contextmanager
 def _begun(project: Loaded, on_progress: Listener, force: Collection[str]) -> Iterator[Run]:
-    """Yield the run while holding its folder against other processes."""
+    """Yield the run while holding its folder against other processes.
+
+    Raises:
+        ProjectError: a stage that is to be forced does not exist.
+    """
+    unknown = [
+        Problem("--force", repr(name), "a stage", hint=did_you_mean(name, STAGES))
+        for name in force
+        if name not in STAGES
+    ]
+    if unknown:
+        raise ProjectError(unknown)
     going = Run(project, on_progress, force)
     with only_one(going.folder / ".lock", f"the run {project.project.name!r}"):
         going.begin()
