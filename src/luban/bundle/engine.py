@@ -25,7 +25,7 @@ from luban.bundle import runtimes, seal
 from luban.bundle.reference import reference
 from luban.errors import BadRequest
 from luban.models.processor import Processor
-from luban.models.windows import cut_to_budget, pad
+from luban.models.windows import cut_to_budget, pad, token_places
 from luban.records import Calibration, Encoded, Prediction
 
 if TYPE_CHECKING:
@@ -120,11 +120,9 @@ class Engine:
 
         def run(windows: np.ndarray) -> None:
             batch = pad(encoded, windows, self.processor.pad_id)
-            mask = batch["attention_mask"]
-            found = self.runner.run(batch["input_ids"], mask)
+            found = self.runner.run(batch["input_ids"], batch["attention_mask"])
             if per_token:
-                places = encoded.offsets[windows][:, None] + np.arange(mask.shape[1])
-                real = mask > 0
+                places, real = token_places(encoded, windows)
                 logits[places[real]] = found[real]
             else:
                 logits[windows] = found

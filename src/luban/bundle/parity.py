@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luban.errors import ParityFailed
-from luban.models.windows import cut_to_budget, pad
+from luban.models.windows import cut_to_budget, pad, token_places
 
 if TYPE_CHECKING:
     from luban.bundle.runtimes import Runner
@@ -88,10 +88,9 @@ def _compare(
                 measured=float("inf"), allowed=0.0,
             )  # fmt: skip
         if per_token:
-            asked = mask > 0
+            places, asked = token_places(rows, windows)
             if rows.units is not None:
-                places = rows.offsets[windows][:, None] + np.arange(mask.shape[1])
-                asked[asked] = rows.units[places[asked]] >= 0
+                asked = asked & (rows.units[places] >= 0)
             wanted, got = wanted[asked], got[asked]
         differences.append(np.abs(wanted - got).max(-1))
         agreed.append(wanted.argmax(-1) == got.argmax(-1))

@@ -24,6 +24,7 @@ from typing import Any
 
 from luban.errors import LubanError
 from luban.models import packaged
+from luban.models.limits import cores, memory_limit, read_text
 from luban.records import Finding
 
 BF16_PAYS_FROM = 1.2
@@ -34,7 +35,6 @@ _GEMM_SIZES = (256, 1024)
 _GEMM_SECONDS = 0.25
 _SLOW_GFLOPS = 10.0
 _GIB = 2**30
-_UNLIMITED_BYTES = 2**60
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,39 +101,6 @@ def machine() -> Machine:
         cuda=cuda,
         mps=mps,
     )
-
-
-def cores(root: Path = Path("/")) -> int:
-    """Return how many cores this process may use: by affinity, and by the quota of its control group."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [float(allowed)]
-    for folder in _groups("cpu", root):
-        text = _read(folder / "cpu.max").split()
-        if len(text) == 2 and text[0] != "max":
-            quotas.append(float(text[0]) / float(text[1]))
-        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-        if quota and period and float(quota) > 0:
-            quotas.append(float(quota) / float(period))
-    return max(1, int(min(quotas)))
-
-
-def memory_limit(root: Path = Path("/")) -> tuple[int, int]:
-    """Return the memory limit of this process's control group and what of it is in use, in bytes.
-
-    Cached files count as free: the kernel gives them up first. Without a limit, the first is beyond any machine's.
-    """
-    tightest, used = _UNLIMITED_BYTES, 0
-    for folder in _groups("memory", root):
-        for limit_name, used_name, cached_name in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-        ):
-            text = _read(folder / limit_name)
-            if text.isdigit() and int(text) < tightest:
-                tightest = int(text)
-                cached = dict(line.split()[:2] for line in _read(folder / "memory.stat").splitlines() if " " in line)
-                used = int(_read(folder / used_name) or 0) - int(cached.get(cached_name, 0))
-    return tightest, max(0, used)
 
 
 @cache
@@ -363,32 +330,10 @@ def _trial() -> Finding:
     return Finding("trial", "PASS", f"a tiny base was made, loaded and run in {time.perf_counter() - started:.1f} s")
 
 
-def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """Yield the folders of this process's control groups for a controller, from its own up to the root's."""
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        number, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if number == "0" and not controllers:
-            mount = root / "sys/fs/cgroup"
-        elif controller in controllers.split(","):
-            mount = root / "sys/fs/cgroup" / controller
-        else:
-            continue
-        parts = [part for part in path.split("/") if part not in ("", "..")]
-        for length in range(len(parts), -1, -1):
-            yield mount.joinpath(*parts[:length])
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
-
-
 def _cpu_name() -> str:
     names = [
         line.split(":", 1)[1].strip()
-        for line in _read(Path("/proc/cpuinfo")).splitlines()
+        for line in read_text(Path("/proc/cpuinfo")).splitlines()
         if line.startswith("model name")
     ]
     return f"{platform.machine()} {names[0] if names else platform.processor()}".strip()

@@ -33,21 +33,26 @@ def by_length(lengths: np.ndarray, *, max_rows: int, max_tokens: int) -> list[np
     return [part for chunk in chunks for part in cut_to_budget(chunk, lengths, max_tokens)]
 
 
-def pad(encoded: Encoded, windows: np.ndarray, pad_id: int) -> dict[str, np.ndarray]:
-    """Return `input_ids`, `attention_mask` (B, L) and, where the rows have targets, `targets` (B, ...) or (B, L)."""
+def token_places(encoded: Encoded, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for padded windows where each token stands in `ids` (B, L), 0 at padding, and which are real (B, L)."""
     starts = encoded.offsets[windows]
     lengths = encoded.offsets[windows + 1] - starts
     steps = np.arange(int(lengths.max(initial=0)))
-    mask = steps[None, :] < lengths[:, None]
-    places = (starts[:, None] + steps[None, :])[mask]
-    ids = np.full(mask.shape, pad_id, np.int64)
-    ids[mask] = encoded.ids[places]
-    batch = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+    real = steps[None, :] < lengths[:, None]
+    return np.where(real, starts[:, None] + steps[None, :], 0), real
+
+
+def pad(encoded: Encoded, windows: np.ndarray, pad_id: int) -> dict[str, np.ndarray]:
+    """Return `input_ids`, `attention_mask` (B, L) and, where the rows have targets, `targets` (B, ...) or (B, L)."""
+    places, real = token_places(encoded, windows)
+    ids = np.full(real.shape, pad_id, np.int64)
+    ids[real] = encoded.ids[places[real]]
+    batch = {"input_ids": ids, "attention_mask": real.astype(np.int64)}
     if encoded.targets is not None:
         if len(encoded.targets) == len(encoded):
             batch["targets"] = encoded.targets[windows]
         else:
-            targets = np.full(mask.shape, IGNORED, np.int64)
-            targets[mask] = encoded.targets[places]
+            targets = np.full(real.shape, IGNORED, np.int64)
+            targets[real] = encoded.targets[places[real]]
             batch["targets"] = targets
     return batch

@@ -14,7 +14,7 @@ from luban.files import new_folder, read_json, seal, write_json
 from luban.models.facts import BaseFolder
 from luban.models.processor import Processor
 from luban.project import lock
-from luban.records import Finding
+from luban.records import Encoded, Finding
 from luban.stages.parts import is_multi_label
 from luban.stages.places import CHECK, DATA
 from luban.stages.probing import Probed, probabilities
@@ -51,10 +51,11 @@ def check(
 
     def work() -> None:
         run.tell("check", "looking at rows and labels")
+        encoded = task.encode(splits.train.table, processor)
         findings = check_rows(
             splits, run.loaded.project.data, labels=task.labels, multi=is_multi_label(run.loaded),
-            token_lengths=_lengths(splits, task, processor), max_length=run.loaded.project.max_length,
-            probabilities=probabilities(probed, task.encode(splits.train.table, processor), task),
+            token_lengths=_lengths(splits, encoded, task, processor), max_length=run.loaded.project.max_length,
+            probabilities=probabilities(probed, encoded, task),
             estimate=_estimate(run, splits, base, probed),
         )  # fmt: skip
         with new_folder(run.folder / CHECK, replace=True) as aside:
@@ -78,11 +79,10 @@ def stop_at_failures(findings: Sequence[Finding], source: str) -> None:
         raise DataError(problems, source=source, hint="`luban check` shows rows of each")
 
 
-def _lengths(splits: Splits, task: Task, processor: Processor) -> np.ndarray:
+def _lengths(splits: Splits, encoded: Encoded, task: Task, processor: Processor) -> np.ndarray:
     """Return (N,) tokens of each training row, uncut."""
     if not task.per_token:
         return processor.lengths(splits.train.table.column("text").to_pylist())
-    encoded = task.encode(splits.train.table, processor)
     return np.bincount(encoded.rows, weights=encoded.lengths, minlength=encoded.n_rows).astype(np.int64)
 
 

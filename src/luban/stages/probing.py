@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -138,8 +138,3 @@ def probabilities(probed: Probed, encoded: Encoded, task: Task) -> np.ndarray | 
         return None
     predictions = task.decode(probed.train, encoded, [""] * encoded.n_rows, Calibration(), {})
     return np.stack([prediction.scores.row for prediction in predictions])  # type: ignore[attr-defined]
-
-
-def facts_of(probed: Probed) -> Mapping[str, float]:
-    """Return what a report says of the probe."""
-    return {"validation_score": probed.score, "rows_per_s": probed.rows_per_s}

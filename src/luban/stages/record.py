@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import resource
 import sys
 import time
@@ -21,7 +20,6 @@ from luban.records import Bundle, Finding, Listener, Progress, Report, Step, ign
 from luban.stages.places import RUNS
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +199,12 @@ def peak_memory_mb() -> float:
 
 def environment() -> dict[str, Any]:
     """Return what the run ran on: versions of what counts, processor, threads, memory."""
-    import os
     import platform
     from importlib import metadata
 
     import psutil
+
+    from luban.models.limits import cores
 
     def version(package: str) -> str | None:
         try:
@@ -218,7 +217,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "memory_mb": round(psutil.virtual_memory().total / 1e6),
         "packages": {package: version(package) for package in packages},
     }

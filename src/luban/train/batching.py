@@ -5,8 +5,6 @@ Legend: W windows in all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 POOL_BATCHES = 64
@@ -33,9 +31,3 @@ def plan_epoch(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -
         part = part[np.argsort(lengths[part], kind="stable")]
         batches += [part[first : first + batch_size] for first in range(0, len(part), batch_size)]
     return [batches[index] for index in rng.permutation(len(batches))]
-
-
-def padding_share(batches: Sequence[np.ndarray], lengths: np.ndarray) -> float:
-    """Return the share of padded tokens that batches would hold."""
-    padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-    return 1.0 - float(lengths[np.concatenate(batches)].sum()) / padded if padded else 0.0

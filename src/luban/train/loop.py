@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +17,14 @@ from torch import nn
 
 from luban.errors import Diverged, OutOfMemory
 from luban.models.heads import TaskModel
-from luban.models.windows import IGNORED, cut_to_budget, pad
+from luban.models.windows import IGNORED, cut_to_budget, pad, token_places
 from luban.objectives import Objective, TaskLoss, total
 from luban.project.schema import TrainSection
 from luban.records import Encoded, Step
 from luban.tasks import Task
 from luban.train import dropout, optimise, resume
 from luban.train.batching import plan_epoch
+from luban.train.forward import batches
 from luban.train.watch import LossWatch, judge
 
 AFTER_DIVERGENCE = 0.3
@@ -55,7 +55,7 @@ class Training:
         """Store what the run is made of.
 
         Args:
-            model: with its adapter attached and its head started.
+            model: with its dropout set, its adapter attached and its head started.
             task: gives the loss.
             rows: windows with targets.
             settings: the project's `train` section.
@@ -76,8 +76,6 @@ class Training:
         self.measure, self.keep, self.objectives = measure, keep, tuple(objectives)
         self.accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision="no")
         self.device = self.accelerator.device
-        if settings.dropout is not None:
-            _set_dropout(model, settings.dropout)
         optimise.freeze(model.body, embeddings, layers, settings)
         self.noise = dropout.install(model, model.body) if self.device.type == "cpu" else None
         self.weights = None if class_weights is None else torch.tensor(class_weights, device=self.device)
@@ -273,30 +271,18 @@ def _n_targets(targets: np.ndarray) -> int:
     return int((targets != IGNORED).sum()) if targets.dtype == np.int64 and targets.ndim == 2 else len(targets)
 
 
-def _set_dropout(model: nn.Module, p: float) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = p
-
-
 def logits_of(model: TaskModel, rows: Encoded, task: Task, settings: TrainSection, pad_id: int) -> np.ndarray:
     """Return the model's logits for all windows, (W, K), or for all tokens, (T, K), without padding."""
-    from luban.models.windows import by_length
-
     device = next(model.parameters()).device
     n = len(rows.ids) if task.per_token else len(rows)
     out = np.zeros((n, task.n_outputs), np.float32)
-    lengths = rows.lengths
-    plain = Encoded(rows.ids, rows.offsets, rows.rows, rows.n_rows)
-    with torch.inference_mode():
-        for windows in by_length(lengths, max_rows=64, max_tokens=settings.batch_tokens):
-            batch: dict[str, Any] = {k: torch.from_numpy(v).to(device) for k, v in pad(plain, windows, pad_id).items()}
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                logits = model(batch["input_ids"], batch["attention_mask"]).float().cpu().numpy()
+    bf16 = settings.precision == "bf16"
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        for windows, ids, mask in batches(rows, pad_id=pad_id, max_tokens=settings.batch_tokens, device=device):
+            logits = model(ids, mask).float().cpu().numpy()
             if task.per_token:
-                steps = np.arange(logits.shape[1])
-                mask = steps[None, :] < lengths[windows][:, None]
-                out[(rows.offsets[windows][:, None] + steps[None, :])[mask]] = logits[mask]
+                places, real = token_places(rows, windows)
+                out[places[real]] = logits[real]
             else:
                 out[windows] = logits
     return out

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luban.models.windows import by_length, pad
+from luban.models.windows import token_places
 from luban.records import Encoded
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ MAX_EXAMPLES = 50_000
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Inverse strengths of the penalty on weights that are tried, strongest first."""
 FOLDS = 5
+MAX_TOKENS = 8192
+"""Padded tokens in one pass through the base."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def features(
     import torch
 
     from luban.models.heads import pool
+    from luban.train.forward import batches
 
     body.eval()
     device = next(body.parameters()).device
@@ -76,21 +79,17 @@ def features(
     place = np.zeros(len(rows.ids), np.int64)
     place[first] = np.arange(len(first))
     out = np.zeros((len(first) if per_token else len(rows), width), np.float32)
-    plain = Encoded(rows.ids, rows.offsets, rows.rows, rows.n_rows)
     done = 0
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        for windows in by_length(rows.lengths, max_rows=64, max_tokens=8192):
-            batch = {k: torch.from_numpy(v).to(device) for k, v in pad(plain, windows, pad_id).items()}
-            hidden = body(**batch).last_hidden_state.float()
+        for windows, ids, mask in batches(rows, pad_id=pad_id, max_tokens=MAX_TOKENS, device=device):
+            hidden = body(input_ids=ids, attention_mask=mask).last_hidden_state.float()
             if per_token:
                 assert rows.units is not None
-                steps = np.arange(hidden.shape[1])
-                real = steps[None, :] < rows.lengths[windows][:, None]
-                places = np.where(real, rows.offsets[windows][:, None] + steps[None, :], 0)
+                places, real = token_places(rows, windows)
                 asked = real & (rows.units[places] >= 0)
                 out[place[places[asked]]] = hidden.cpu().numpy()[asked]
             else:
-                out[windows] = pool(hidden, batch["attention_mask"], pooling).cpu().numpy()
+                out[windows] = pool(hidden, mask, pooling).cpu().numpy()
             done += len(windows)
             on_rows(done)
     return out

@@ -6,7 +6,6 @@ Random numbers need no saving: orders, masks and torch's generator are seeded fr
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -106,9 +105,3 @@ def load(state: Path, model: nn.Module, optimizer: torch.optim.Optimizer, averag
         names = {id(parameter): name for name, parameter in parameters.items()}
         average.values = [averages[names[id(p)]].to(p.device) for p in average.parameters]
     return Place(**read_json(state / STATE))
-
-
-def place_of(state: Path) -> Mapping[str, object]:
-    """Return what a state says of its place, for messages."""
-    values: Mapping[str, object] = read_json(state / STATE)
-    return values

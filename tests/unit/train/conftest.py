@@ -41,8 +41,8 @@ def training(tiny: BaseFolder, tmp_path: Path) -> Callable[..., Training]:
         task = task or make_task("classify", {}, ["bad", "good"])
         processor = Processor(ProcessorSettings(max_length=32), (tiny.folder / "tokenizer.json").read_text("utf-8"))
         torch.manual_seed(chosen.seed)
-        body = bodies.load_body(tiny)
-        head = task.head(body.config.hidden_size, dropout=0.1, pooling="mean")
+        body = bodies.load_body(tiny, chosen.dropout)
+        head = task.head(body.config.hidden_size, dropout=chosen.dropout or 0.0, pooling="mean")
         encoded = task.encode(rows, processor)
         gold, inputs = task.gold(rows), task.inputs(rows)
 

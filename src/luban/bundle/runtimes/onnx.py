@@ -9,7 +9,6 @@ otherwise, the plain one is written.
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luban.errors import CorruptBundle, LubanError, MissingExtra
+from luban.models.limits import cores
 from luban.models.windows import pad
 from luban.records import Encoded
 
@@ -83,11 +83,6 @@ def open(folder: Path, facts: Mapping[str, Any], threads: int) -> OnnxRunner:
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
         reason = str(error).strip().splitlines()[0][:300]
         raise CorruptBundle(f"{path} can't be loaded: {reason}", hint=_MEND) from error
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _session(graph: str | bytes, threads: int) -> Any:
