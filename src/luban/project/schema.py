@@ -184,6 +184,23 @@ class ExportSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompressSection:
+    """What the model may cost, what it may lose, and the plan that keeps both, once `luban compress` has found it."""
+
+    __pydantic_config__ = _STRICT
+
+    at_most: Mapping[Literal["size_mb", "latency_ms"], Positive] = field(default_factory=dict)
+    """Budget: `size_mb` is all files of the bundle, in millions of bytes; `latency_ms` is the median time of one answer
+    to one row of the usual length, on the machine that compresses."""
+    lose_at_most: Share = 0.005
+    """How much of the task's main score may be lost against the uncompressed model, on validation rows."""
+    minutes: Positive = 60.0
+    """Time in which plans are tried, cheap ones first; a plan that was begun is finished."""
+    plan: tuple[Annotated[Plugin, Room("luban.compress.methods")], ...] = ()
+    """Steps, in order; empty before a search has chosen them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Project:
     """A whole project file."""
 
@@ -205,5 +222,7 @@ class Project:
     """What the report measures."""
     export: ExportSection = field(default_factory=ExportSection)
     """How the model is written for prediction."""
+    compress: CompressSection = field(default_factory=CompressSection)
+    """What the model may cost and lose when it is made smaller."""
     gates: Mapping[str, float] = field(default_factory=dict)
     """Score -> the least value with which a run ends well, e.g. `{accuracy: 0.92}`."""

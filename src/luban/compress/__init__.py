@@ -1,0 +1,105 @@
+"""Compression: from a trained model to the smallest and fastest one that keeps a promise of quality.
+
+A method is one step of a plan, in one file of `methods/`; steps compose, and go from the model to its graph:
+
+    vocabulary -> layers -> prune -> factorise -> distil  |  quantise
+    steps on the torch model, which can be trained again  |  steps on the exported graph
+
+Legend: W windows, T tokens, K outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from luban.plugins import Catalogue
+from luban.records import Listener, ignore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from luban.models.heads import TaskModel
+    from luban.models.processor import Processor
+    from luban.project.schema import Plugin, TrainSection
+    from luban.records import Encoded
+    from luban.tasks import Task
+
+catalogue = Catalogue("luban.compress.methods", "compression method")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model on its way to being small. A method returns a new one and leaves the one that it was given as it was."""
+
+    model: TaskModel
+    """On the CPU, in evaluation mode."""
+    processor: Processor
+    """How inputs become what the model reads; only methods that are about text look into it."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What methods have to tell, by their names: what was kept, what was cut, what it cost. JSON values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a method may learn from. Test rows are never in it."""
+
+    task: Task
+    train: pa.Table
+    """Labelled rows, as `Dataset.table` has them."""
+    validation: pa.Table
+    """Rows to choose by."""
+    settings: TrainSection
+    """How the model was trained: batch size, precision, seed, threads."""
+    folder: Path
+    """Where a method may keep states to go on from when it was killed. It is cleared when the step is done."""
+    teacher: Candidate
+    """The uncompressed model, with the processor that it was trained with."""
+    unlabelled: Sequence[Any] = ()
+    """Rows without labels, as the engine takes them, for methods that learn from a teacher's answers."""
+    on_progress: Listener = ignore
+
+
+class ModelMethod(Protocol):
+    """What `make(options)` returns in the module of a method on models; the module says `WORKS_ON = "model"`."""
+
+    def apply(self, candidate: Candidate, material: Material) -> Candidate:
+        """Return a smaller or faster candidate.
+
+        Raises:
+            LubanError: this model has not what the method works on, with what it has; nothing is changed.
+        """
+        ...
+
+
+class GraphMethod(Protocol):
+    """What `make(options)` returns in the module of a method on graphs; the module says `WORKS_ON = "graph"`."""
+
+    def apply(self, graph: bytes, example: Encoded, run: Callable[[bytes], Any]) -> tuple[bytes, dict[str, Any]]:
+        """Return a smaller or faster graph, and facts about it as JSON values.
+
+        Args:
+            graph: an ONNX graph, serialised; its initialisers are inside.
+            example: real windows, for calibration and for finding the operators that bear it badly.
+            run: opens a graph and returns its `luban.bundle.runtimes.Runner`.
+        """
+        ...
+
+
+def works_on(kind: str) -> Literal["model", "graph"]:
+    """Tell whether a method changes the torch model or the exported graph."""
+    where: Literal["model", "graph"] = catalogue.load(kind).WORKS_ON
+    return where
+
+
+def make(step: Plugin) -> Any:
+    """Return the method of one step of a plan, a `ModelMethod` or a `GraphMethod`."""
+    module = catalogue.load(step.kind)
+    return module.make(module.Options(**step.options))
+
+
+def told(plan: Sequence[Plugin]) -> str:
+    """Return a plan in one line, e.g. `layers keep=3, quantise`."""
+    return ", ".join(" ".join([step.kind, *(f"{k}={v}" for k, v in step.options.items())]) for step in plan)

@@ -1,0 +1,1 @@
+"""Methods of compression, one file each: see `luban.compress`."""
