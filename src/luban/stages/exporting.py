@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from luban.data.sample import evenly_by_length
 from luban.data.split import Splits
 from luban.files import new_folder, seal
 from luban.models import checkpoint
@@ -16,6 +15,7 @@ from luban.stages.record import Run, code_digest, digest_of
 from luban.tasks import Task, make_head
 
 PARITY_ROWS = 256
+"""Validation rows, of every length, that answers are compared on."""
 
 
 def export(run: Run, splits: Splits, task: Task) -> Mapping[str, Any]:
@@ -31,7 +31,7 @@ def export(run: Run, splits: Splits, task: Task) -> Mapping[str, Any]:
         from luban.bundle import parity, runtimes
 
         model, parts = checkpoint.load(run.folder / CHECKPOINT, make_head)
-        rows = task.encode(sample(splits), parts.processor)
+        rows = task.encode(evenly_by_length(splits.validation.table, PARITY_ROWS), parts.processor)
         kind = run.loaded.project.export.runtime
         runtime = runtimes.catalogue.load(kind)
         run.tell("export", f"writing for {kind}")
@@ -47,14 +47,3 @@ def export(run: Run, splits: Splits, task: Task) -> Mapping[str, Any]:
         return {"runtime": facts, "parity": compared}
 
     return run.stage("export", inputs, [GRAPH], work)
-
-
-def sample(splits: Splits) -> Any:
-    """Return real rows of every length to compare answers on: from validation, evenly over its lengths."""
-    import pyarrow.compute as pc
-
-    table = splits.validation.table
-    if table.num_rows <= PARITY_ROWS:
-        return table
-    order = np.argsort(pc.utf8_length(table.column("text")).to_numpy(), kind="stable")
-    return table.take(order[np.linspace(0, len(order) - 1, PARITY_ROWS).round().astype(np.int64)])

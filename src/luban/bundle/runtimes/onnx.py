@@ -85,6 +85,12 @@ def open(folder: Path, facts: Mapping[str, Any], threads: int) -> OnnxRunner:
         raise CorruptBundle(f"{path} can't be loaded: {reason}", hint=_MEND) from error
 
 
+def open_graph(graph: bytes, threads: int = 0) -> OnnxRunner:
+    """Return a runner for a graph that is in memory, serialised with its weights; `threads` 0 means every core."""
+    threads = threads or cores()
+    return OnnxRunner(_session(graph, threads), threads)
+
+
 def _session(graph: str | bytes, threads: int) -> Any:
     import onnxruntime
 

@@ -1,0 +1,147 @@
+"""From a plan to files: the steps on the model, the export, the steps on the graph, each kept so that none is done twice.
+
+Plans share their beginnings: what `vocabulary, layers keep=3` made serves every plan that goes on from there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from luban.bundle import parity, runtimes
+from luban.bundle.runtimes import onnx as onnx_runtime
+from luban.compress import Candidate, Material, make, told, works_on
+from luban.data.sample import evenly_by_length
+from luban.errors import LubanError, Problem, ProjectError
+from luban.files import digest_json, new_folder, read_json, seal, verify, write_json
+from luban.models import checkpoint
+from luban.models.processor import Processor
+from luban.project.schema import Plugin
+from luban.records import Encoded, Progress
+from luban.tasks import make_head
+
+MODELS, GRAPHS, STATES = "models", "graphs", "states"
+FACTS = "steps.json"
+EXAMPLE_ROWS = 256
+"""Training rows on which graphs are compared with their models, and by which steps on graphs are calibrated."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a plan has made, sealed."""
+
+    plan: tuple[Plugin, ...]
+    folder: Path
+    """Holds the runtime's files, the processor's, and `steps.json`."""
+    runtime: Mapping[str, Any]
+    """What the runtime needs to open it."""
+    processor: Processor
+    facts: Mapping[str, Any]
+    """What each step has to tell, by its name."""
+
+    @property
+    def size_mb(self) -> float:
+        """All its files, in millions of bytes."""
+        return sum(path.stat().st_size for path in self.folder.iterdir() if path.name != FACTS) / 1e6
+
+
+class Workshop:
+    """Builds plans in one folder, where what is finished stays."""
+
+    def __init__(self, folder: Path, source: Path, material: Material, *, key: str, max_difference: float) -> None:
+        """Store what plans begin with.
+
+        Args:
+            folder: where models and graphs are kept.
+            source: the checkpoint of the uncompressed model, which is never touched.
+            material: what methods may learn from.
+            key: digest of all that decides results besides the plan: checkpoint, data, code.
+            max_difference: largest difference of a logit from torch's that an export may have.
+        """
+        self._folder, self._source, self._material = folder, source, material
+        self._key, self._max_difference = key, max_difference
+        self.parts = checkpoint.read_parts(source)
+
+    def build(self, plan: Sequence[Plugin]) -> Built:
+        """Return what a plan makes: from now, or as it was made before.
+
+        Raises:
+            LubanError: a step can't be done on this model; what was finished before it stays.
+            ParityFailed: the exported model does not answer as the torch model does.
+        """
+        plan = tuple(plan)
+        folder = self._place(GRAPHS, plan)
+        if not _is_sealed(folder):
+            split = next((at for at, step in enumerate(plan) if works_on(step.kind) == "graph"), len(plan))
+            if late := [step.kind for step in plan[split:] if works_on(step.kind) == "model"]:
+                got = f"{late[0]} after {plan[split].kind}"
+                raise ProjectError([Problem("compress.plan", got, f"{late[0]} before it: it changes the model")])
+            self._write(plan[:split], plan[split:], folder)
+        found = read_json(folder / FACTS)
+        return Built(plan, folder, found["runtime"], Processor.from_dir(folder), found["facts"])
+
+    def candidate(self, plan: Sequence[Plugin]) -> Candidate:
+        """Return the model that steps on models make, from now or from when it was made."""
+        plan = tuple(plan)
+        folder = self._place(MODELS, plan) if plan else self._source
+        if plan and not _is_sealed(folder):
+            return self._made(plan, folder)
+        model, parts = checkpoint.load(folder, make_head)
+        return Candidate(model, parts.processor, parts.task.get("compressed", {}))
+
+    def _made(self, plan: tuple[Plugin, ...], folder: Path) -> Candidate:
+        step = plan[-1]
+        states = self._place(STATES, plan)
+        before = self.candidate(plan[:-1])
+        self._material.on_progress(_progress(f"{told(plan)}: {step.kind}"))
+        found: Candidate = make(step).apply(before, replace(self._material, folder=states))
+        facts = {**self.parts.task, "facts": self._material.task.facts(found.model.head), "compressed": found.facts}
+        checkpoint.save(found.model, checkpoint.Parts(facts, self.parts.base, found.processor), folder)
+        shutil.rmtree(states, ignore_errors=True)
+        return found
+
+    def _write(self, on_model: tuple[Plugin, ...], on_graph: tuple[Plugin, ...], folder: Path) -> None:
+        candidate = self.candidate(on_model)
+        example = self.example(candidate.processor)
+        task = self._material.task
+        facts = dict(candidate.facts)
+        self._material.on_progress(_progress(f"{told((*on_model, *on_graph)) or 'uncompressed'}: exporting"))
+        with new_folder(folder, replace=True) as aside:
+            runtime = onnx_runtime.write(candidate.model, aside, example)
+            parity.check(
+                candidate.model, onnx_runtime.open(aside, runtime, 0), example, pad_id=candidate.processor.pad_id,
+                per_token=task.per_token, max_difference=self._max_difference,
+            )  # fmt: skip
+            graph = aside / onnx_runtime.GRAPH
+            for step in on_graph:
+                self._material.on_progress(_progress(f"{told((*on_model, *on_graph))}: {step.kind}"))
+                changed, seen = make(step).apply(graph.read_bytes(), example, onnx_runtime.open_graph)
+                graph.write_bytes(changed)
+                facts = {**facts, step.kind: seen}
+            candidate.processor.to_dir(aside)
+            write_json(aside / FACTS, {"runtime": runtime, "facts": facts})
+            seal(aside, {"kind": "graph", "runtime": runtime})
+
+    def example(self, processor: Processor) -> Encoded:
+        """Return real windows of every length, for parity and calibration."""
+        return self._material.task.encode(evenly_by_length(self._material.train, EXAMPLE_ROWS), processor)
+
+    def _place(self, kind: str, plan: tuple[Plugin, ...]) -> Path:
+        steps = [{"kind": step.kind, "options": dict(step.options)} for step in plan]
+        return self._folder / kind / digest_json({"key": self._key, "steps": steps})[:16]
+
+
+def _is_sealed(folder: Path) -> bool:
+    """Tell whether a folder was finished and is as it was then; anything else is made again."""
+    try:
+        verify(folder)
+    except LubanError:
+        return False
+    return True
+
+
+def _progress(message: str) -> Progress:
+    return Progress("compress", message)
