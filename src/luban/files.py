@@ -30,6 +30,7 @@ MANIFEST_FORMAT = 1
 MAX_JSON_BYTES = 64 * 2**20
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 _ASIDE = ".aside-"
+_MEND = "copy the folder again from where it was made, or make it again with `luban run`"
 
 
 def digest_bytes(data: bytes) -> str:
@@ -189,20 +190,34 @@ def verify(folder: Path) -> dict[str, Any]:
         NotFound: no folder, or no manifest in it.
         CorruptBundle: a file is missing, added, changed or of a kind that is never written; the message names it.
     """
+    manifest = survey(folder)
+    verify_contents(folder, manifest)
+    return manifest
+
+
+def survey(folder: Path) -> dict[str, Any]:
+    """Check all of a sealed folder that needs no file to be read: the manifest, and the files' names, kinds and sizes.
+
+    Returns:
+        The manifest, for `verify_contents`.
+
+    Raises:
+        NotFound: no folder, or no manifest in it.
+        CorruptBundle: as `verify`, but for contents that changed and kept their size.
+    """
     if not (folder / MANIFEST).is_file():
         raise NotFound(f"{folder} holds no {MANIFEST}", hint="name the sealed folder itself, e.g. runs/NAME/bundle")
     manifest = read_json(folder / MANIFEST)
-    mend = "copy the folder again from where it was made, or make it again with `luban run`"
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise CorruptBundle(f"{folder / MANIFEST} does not list files", hint=mend)
+        raise CorruptBundle(f"{folder / MANIFEST} does not list files", hint=_MEND)
     body = {key: value for key, value in manifest.items() if key != "digest"}
     try:
         digest = digest_json(body)
         whole = (folder / MANIFEST).read_bytes() == _readable_json(manifest)
     except (ValueError, RecursionError) as error:
-        raise CorruptBundle(f"{folder / MANIFEST} holds what no manifest does: {error}", hint=mend) from error
+        raise CorruptBundle(f"{folder / MANIFEST} holds what no manifest does: {error}", hint=_MEND) from error
     if manifest.get("digest") != digest or not whole:
-        raise CorruptBundle(f"{folder / MANIFEST} was changed: its digest does not match", hint=mend)
+        raise CorruptBundle(f"{folder / MANIFEST} was changed: its digest does not match", hint=_MEND)
     if manifest.get("format") != MANIFEST_FORMAT:
         raise CorruptBundle(
             f"{folder / MANIFEST} has format {manifest.get('format')!r}; this Luban reads {MANIFEST_FORMAT}",
@@ -212,15 +227,30 @@ def verify(folder: Path) -> dict[str, Any]:
     for name, noted in manifest["files"].items():
         path = present.pop(name, None)
         if path is None:
-            raise CorruptBundle(f"{folder / name} is missing", hint=mend)
+            raise CorruptBundle(f"{folder / name} is missing", hint=_MEND)
         if not isinstance(noted, dict) or not _HEX_DIGEST.fullmatch(str(noted.get("sha256"))):
-            raise CorruptBundle(f"{folder / MANIFEST} has no digest for {name}", hint=mend)
-        if not _is_plain(path) or path.stat().st_size != noted.get("bytes") or digest_file(path) != noted["sha256"]:
-            raise CorruptBundle(f"{path} was changed: its contents do not match {MANIFEST}", hint=mend)
+            raise CorruptBundle(f"{folder / MANIFEST} has no digest for {name}", hint=_MEND)
+        if not _is_plain(path) or path.stat().st_size != noted.get("bytes"):
+            raise _changed(path)
     present.pop(MANIFEST, None)
     if present:
-        raise CorruptBundle(f"{folder / min(present)} is not in {MANIFEST}", hint=mend)
+        raise CorruptBundle(f"{folder / min(present)} is not in {MANIFEST}", hint=_MEND)
     return manifest
+
+
+def verify_contents(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Compare the SHA-256 of every file with the manifest that `survey` returned; hashing lets other threads run.
+
+    Raises:
+        CorruptBundle: a file's contents changed; the message names it.
+    """
+    for name, noted in manifest["files"].items():
+        if digest_file(folder / name) != noted["sha256"]:
+            raise _changed(folder / name)
+
+
+def _changed(path: Path) -> CorruptBundle:
+    return CorruptBundle(f"{path} was changed: its contents do not match {MANIFEST}", hint=_MEND)
 
 
 def _files(folder: Path) -> dict[str, Path]:

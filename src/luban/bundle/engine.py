@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from luban import files
 from luban.bundle import runtimes, seal
 from luban.bundle.reference import reference
 from luban.errors import BadRequest
@@ -61,7 +62,7 @@ class Engine:
         Args:
             folder: the sealed folder.
             threads: threads of the matrix products; 0 uses every core.
-            check: compare every file with the manifest first (0.1 s for 100 MB). Without it, a bundle that was
+            check: compare every file with the manifest, while the graph is opened. Without it, a bundle that was
                 damaged answers something, or fails somewhere.
 
         Raises:
@@ -70,11 +71,18 @@ class Engine:
             MissingExtra: the bundle's runtime is not installed.
         """
         folder = Path(folder)
-        parts = seal.read(folder, check=check)
-        with ThreadPoolExecutor(1) as aside:  # a large vocabulary takes as long as the graph: both at once
-            opening = aside.submit(runtimes.open, parts.runtime["kind"], folder, parts.runtime, threads)
-            processor = Processor.from_dir(folder)
-            runner = opening.result()
+        with ThreadPoolExecutor(2) as aside:
+            # Names, kinds and sizes first, so that no pipe or endless file is opened. Then all at once: hashing and
+            # opening a graph take about as long, and neither holds up other threads.
+            checking = aside.submit(files.verify_contents, folder, files.survey(folder)) if check else None
+            try:
+                parts = seal.read(folder, check=False)
+                opening = aside.submit(runtimes.open, parts.runtime["kind"], folder, parts.runtime, threads)
+                processor = Processor.from_dir(folder)
+                runner = opening.result()
+            finally:
+                if checking is not None:
+                    checking.result()  # a damaged file is the error, whatever it made of the opening
         return cls(
             name=parts.bundle.name, task=parts.task, processor=processor, runner=runner,
             calibration=parts.calibration, facts=parts.facts, digest=parts.bundle.digest, text_column=parts.text_column,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,6 +193,28 @@ def test_what_is_no_bundle_is_said_to_be_none(classifier: Made, tmp_path: Any) -
         luban.load(tmp_path / "nowhere")
     with pytest.raises((NotFound, CorruptBundle)):
         Engine.open(tmp_path, check=False)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "processor.json", "bundle.json", "calibration.json", "model.onnx"])
+def test_a_damaged_file_is_the_error_whatever_it_did_to_the_opening(
+    classifier: Made, tmp_path: Path, name: str
+) -> None:
+    """The files are opened while they are verified: what can't be parsed must still be told as what was changed."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(classifier.folder, folder)
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(b"\xff" * 16 + data[16:])
+    with pytest.raises(CorruptBundle, match=f"{name} was changed"):
+        Engine.open(folder)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(classifier: Made, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(classifier.folder, folder)
+    (folder / "tokenizer.json").unlink()
+    os.mkfifo(folder / "tokenizer.json")
+    with pytest.raises(CorruptBundle, match=r"tokenizer\.json was changed"):
+        Engine.open(folder)
 
 
 def test_answers_without_torch(classifier: Made) -> None:

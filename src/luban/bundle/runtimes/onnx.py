@@ -101,7 +101,8 @@ def _session(graph: str | bytes, threads: int) -> Any:
     # Threads that spin while they wait gain 8% on an idle machine, and halve the rate on a busy one: they take the
     # cores from whoever has work, other calls of the same session among them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    # Its second try with the same provider would print remarks on stdout, among the answers.
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _export(model: TaskModel) -> bytes:
