@@ -80,7 +80,9 @@ def body_from_config(value: Mapping[str, Any]) -> torch.nn.Module:
         from transformers import AutoConfig
         from transformers.initialization import no_init_weights
 
-        given = {key: part for key, part in value.items() if key not in (*_NOT_IN_JSON, "model_type")}
+        from luban.models import shapes
+
+        given = {key: part for key, part in value.items() if key not in (*_NOT_IN_JSON, "model_type", shapes.KEY)}
         try:
             config = AutoConfig.for_model(str(value.get("model_type")), **given)
             kind = _encoder_class(config, str(value.get("model_type")))
@@ -88,6 +90,7 @@ def body_from_config(value: Mapping[str, Any]) -> torch.nn.Module:
                 body: torch.nn.Module = kind._from_config(
                     config, attn_implementation=_attention(kind), **_no_pooler(kind)
                 )
+                shapes.put(body, value.get(shapes.KEY, {}))
         except LubanError:
             raise
         except Exception as error:  # transformers checks each family's settings in its own way, with errors of its own
@@ -97,11 +100,17 @@ def body_from_config(value: Mapping[str, Any]) -> torch.nn.Module:
 
 
 def body_to_json(body: torch.nn.Module) -> dict[str, Any]:
-    """Return the configuration of a body as JSON values, free of paths and versions: equal bodies, equal bytes."""
+    """Return the configuration of a body as JSON values, free of paths and versions: equal bodies, equal bytes.
+
+    Layers of shapes that no configuration tells, as compression makes them, stand under a key of their own.
+    """
+    from luban.models import shapes
+
     config: Any = body.config
     given: dict[str, Any] = config.to_diff_dict()
     kept = {key: given[key] for key in sorted(given) if key not in _NOT_IN_JSON}
-    return {"model_type": config.model_type, **kept}
+    found = shapes.of(body)
+    return {"model_type": config.model_type, **kept, **({shapes.KEY: found} if found else {})}
 
 
 def layers(body: torch.nn.Module) -> list[torch.nn.Module]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 catalogue = Catalogue("luban.objectives", "objective")
 
 Batch = Mapping[str, "torch.Tensor"]
-"""input_ids and attention_mask (B, L), and targets."""
+"""input_ids and attention_mask (B, L), targets, and windows (B,): which of the training rows' windows these are."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Objective(Protocol):
 
         Args:
             model: runs a batch again and returns its logits, for objectives that compare passes.
-            batch: input_ids, attention_mask (B, L) and targets; no window of it is left out.
+            batch: input_ids, attention_mask (B, L), targets and windows (B,); no window of it is left out.
             logits: (B, K) or (B, L, K) of a pass over the batch.
             inner: returns the loss of any logits for this batch, with the objectives before this one in it.
             task_loss: the task's own loss, for objectives that change its terms.

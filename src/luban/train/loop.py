@@ -160,7 +160,7 @@ class Training:
         self.model.train()
         mine = windows[self.accelerator.process_index :: self.accelerator.num_processes]
         parts = cut_to_budget(mine, self.rows.lengths, self.settings.batch_tokens)
-        passes = [pad(self.rows, part, self.pad_id) for part in parts]
+        passes = [{**pad(self.rows, part, self.pad_id), "windows": part} for part in parts]
         counts = [_n_targets(batch["targets"]) for batch in passes]
         total = 0.0
         for batch, count in zip(passes, counts, strict=True):
@@ -177,7 +177,7 @@ class Training:
         return total, grad_norm, self.settings.learning_rate * rate
 
     def _loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss (a scalar) of one pass over input_ids, attention_mask (B, L) and targets."""
+        """Return the loss (a scalar) of one pass over input_ids, attention_mask (B, L), targets and windows (B,)."""
 
         def run(part: dict[str, torch.Tensor]) -> torch.Tensor:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
