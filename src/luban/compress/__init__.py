@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from luban.plugins import Catalogue
+from luban.compress.methods import catalogue
 from luban.records import Listener, ignore
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from luban.records import Encoded
     from luban.tasks import Task
 
-catalogue = Catalogue("luban.compress.methods", "compression method")
+__all__ = ["Candidate", "GraphMethod", "Material", "ModelMethod", "catalogue", "make", "told", "works_on"]
 
 
 @dataclass(frozen=True)
