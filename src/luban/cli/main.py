@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "Run up to the trained checkpoint.",
     "evaluate": "Measure the model on its test rows, or a bundle on other rows.",
     "export": "Run up to the exported graph, proven to answer as the checkpoint.",
+    "compress": "Make the model smaller and faster, to a budget of cost and loss.",
     "predict": "Answer texts through a bundle.",
     "bases": "List the pretrained bases that can be had here.",
     "doctor": "Tell what this machine can do and what is missing.",

@@ -1,4 +1,4 @@
-"""From a plan to files: the steps on the model, the export, the steps on the graph, each kept so that none is done twice.
+"""From a plan to files: steps on the model, export, steps on the graph. What is finished is kept and not done twice.
 
 Plans share their beginnings: what `vocabulary, layers keep=3` made serves every plan that goes on from there.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from luban.bundle import parity, runtimes
+from luban.bundle import parity
 from luban.bundle.runtimes import onnx as onnx_runtime
 from luban.compress import Candidate, Material, make, told, works_on
 from luban.data.sample import evenly_by_length

@@ -201,6 +201,51 @@ def risk(curve: Sequence[Mapping[str, Any]], title: str, x_title: str, y_title: 
     return _svg(square.size, square.size, title, parts, "square")
 
 
+def scatter(points: Sequence[tuple[float, float, str, str]], title: str, x_title: str, y_title: str) -> Markup:
+    """Return points of cost against quality, with the cost on a logarithmic scale.
+
+    Args:
+        points: for each its cost (above 0), its quality as a share, its name, and how it is drawn: `main` for the one
+            chosen, `kept` for the frontier, or `beaten`.
+        title: what a screen reader says.
+        x_title: what the cost is.
+        y_title: what the quality is.
+    """
+    left, right, top, floor, size = 56.0, 328.0, 12.0, 288.0, 340.0
+    costs = [math.log10(cost) for cost, *_ in points]
+    low, high = min(costs), max(costs)
+    pad = max((high - low) * 0.08, 0.05)
+    low, high = low - pad, high + pad
+    shares = [share for _, share, *_ in points]
+    room = max((max(shares) - min(shares)) * 0.1, 0.005)
+    bottom, ceiling = min(shares) - room, max(shares) + room
+
+    def x(cost: float) -> float:
+        return left + (math.log10(cost) - low) / (high - low) * (right - left)
+
+    def y(share: float) -> float:
+        return floor - (share - bottom) / (ceiling - bottom) * (floor - top)
+
+    parts = []
+    steps = [step * 10.0**power for power in range(-3, 7) for step in (1, 2, 5)]
+    for mark in [step for step in steps if low <= math.log10(step) <= high]:
+        parts.append(_line(x(mark), top, x(mark), floor, "grid"))
+        parts.append(_text(x(mark), floor + 18, f"{mark:g}", "axis", "middle"))
+    marks = ticks(bottom, ceiling, 4)
+    for mark in marks:
+        parts.append(_line(left, y(mark), right, y(mark), "grid"))
+        parts.append(_text(left - 8, y(mark) + 4, _tick(mark, marks[-1] - marks[-2]), "axis", "end"))
+    parts.append(_text((left + right) / 2, size - 6, x_title, "axis title", "middle"))
+    middle = (top + floor) / 2
+    parts.append(_text(12, middle, y_title, "axis title", "middle", f' transform="rotate(-90 12 {middle:.1f})"'))
+    for cost, share, name, kind in sorted(points, key=lambda point: point[3] == "main"):
+        parts.append(
+            f'<circle cx="{x(cost):.1f}" cy="{y(share):.1f}" r="{6 if kind == "main" else 4.5}" class="dot {kind}">'
+            f"<title>{escape(name)}</title></circle>"
+        )
+    return _svg(size, size, title, parts, "square")
+
+
 def heatmap(labels: Sequence[str], matrix: Sequence[Sequence[int]], title: str, gold: str, given: str) -> Markup:
     """Return a confusion matrix; cells are shaded by their share of the row, and numbered where there is room."""
     n = len(labels)

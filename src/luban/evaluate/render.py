@@ -73,33 +73,26 @@ def from_json(value: Mapping[str, Any]) -> Report:
 
 def to_html(report: Report, language: str = "en") -> str:
     """Return the page of a report."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_printable,
-    )
-    return _render(environment, "report.html", report, Words(language))
+    return _render(environment(escape=True), "report.html", report, Words(language))
 
 
 def to_markdown(report: Report, language: str = "en") -> str:
     """Return the report as Markdown: tables instead of plots."""
+    return _render(environment(escape=False), "report.md", report, Words(language))
+
+
+def environment(*, escape: bool) -> Any:
+    """Return what fills in templates: for pages, with HTML's escapes, or for Markdown, with Markdown's."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    # HTML's escapes would be wrong here: `finalize` escapes for Markdown.
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(_TEMPLATES),
-        autoescape=False,
+        autoescape=escape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_plain,
+        finalize=_printable if escape else _plain,
     )
-    return _render(environment, "report.md", report, Words(language))
 
 
 def _printable(value: Any) -> Any:

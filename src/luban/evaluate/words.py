@@ -53,6 +53,33 @@ _TABLE: dict[str, tuple[str, str]] = {
     "model.probe": ("Linear probe", "线性探针"),
     "model.majority.tag": ("Dictionary of tokens", "词典"),
     "model.tfidf.tag": ("Linear tagger", "线性标注器"),
+    "model.uncompressed": ("Uncompressed", "未压缩"),
+    "frontier.title": ("What a smaller model costs", "更小的模型要付出什么"),
+    "frontier.chosen": (
+        "Chosen: {plan}. {smaller} times smaller, {faster} times faster.",
+        "选定：{plan}。体积缩小 {smaller} 倍，速度提高 {faster} 倍。",
+    ),
+    "frontier.none": ("No plan was chosen.", "尚未选定方案。"),
+    "frontier.on_test": (
+        "On the test rows it loses {lost} points, between {low} and {high} with 95% certainty.",
+        "在测试数据上损失 {lost} 个百分点，95% 区间为 {low} 至 {high}。",
+    ),
+    "frontier.how": (
+        "Measured on validation rows and on this machine, each plan in turn with the uncompressed model. "
+        "Filled points are on the frontier: nothing tried beats them in size, latency and quality at once.",
+        "在验证数据和本机上测得，每个方案与未压缩模型交替计时。实心点位于前沿：没有方案在体积、延迟和质量上同时胜过它。",
+    ),
+    "frontier.plan": ("Plan", "方案"),
+    "frontier.uncompressed": ("uncompressed", "未压缩"),
+    "frontier.size": ("MB", "MB"),
+    "frontier.smaller": ("Smaller", "缩小倍数"),
+    "frontier.latency": ("ms", "毫秒"),
+    "frontier.p99": ("p99 ms", "p99 毫秒"),
+    "frontier.faster": ("Faster", "提速倍数"),
+    "frontier.rate": ("Rows/s", "条/秒"),
+    "frontier.lost": ("Points lost", "损失（百分点）"),
+    "frontier.size_axis": ("Size of the bundle, MB", "模型包大小，MB"),
+    "frontier.latency_axis": ("Median time of one answer, ms", "单条回答时间中位数，毫秒"),
     "gain.title": ("What fine-tuning bought", "微调带来了什么"),
     "gain.better": (
         "Fine-tuning is {difference} points better than the best baseline, {name}. "

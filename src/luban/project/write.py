@@ -48,6 +48,32 @@ def project_name(text: str) -> str:
     return kept or "project"
 
 
+def with_plan(text: str, plan: Iterable[Mapping[str, Any]]) -> str:
+    """Return a project file's text with another `compress.plan`; all its other lines stay as they are.
+
+    Args:
+        text: a project file that `load` reads.
+        plan: the steps, as they stand in the file.
+    """
+    line = f"plan: {scalar(list(plan))}"
+    lines = text.splitlines()
+    top = next((at for at, one in enumerate(lines) if re.match(r"compress\s*:", one)), None)
+    if top is None:
+        return "\n".join([*lines, "", "compress:", f"  {line}"]) + "\n"
+    if not re.fullmatch(r"compress\s*:\s*(#.*)?", lines[top]):  # written on one line: {at_most: ...}
+        section = {**tree.parse(text, "").value["compress"], "plan": list(plan)}
+        return "\n".join([*lines[:top], f"compress: {scalar(section)}", *lines[top + 1 :]]) + "\n"
+    end = next((at for at in range(top + 1, len(lines)) if re.match(r"[^\s#]", lines[at])), len(lines))
+    old = next((at for at in range(top + 1, end) if re.match(r"\s+plan\s*:", lines[at])), None)
+    if old is None:
+        return "\n".join([*lines[: top + 1], f"  {line}", *lines[top + 1 :]]) + "\n"
+    indent = lines[old][: len(lines[old]) - len(lines[old].lstrip())]
+    after = old + 1
+    while after < end and re.match(rf"{indent}(\s|-)", lines[after]):  # the plan's own lines, where it had several
+        after += 1
+    return "\n".join([*lines[:old], indent + line, *lines[after:]]) + "\n"
+
+
 def scalar(value: Any) -> str:
     """Return one value in YAML, on one line, so that it is read back as it was."""
     match value:

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from luban.stages.beginning import InitResult, init
+    from luban.stages.compressing import CompressResult, compress
     from luban.stages.flow import check, export, run, train
     from luban.stages.machine import bases, doctor
     from luban.stages.predicting import newest_bundle, predict_file, predict_texts
     from luban.stages.record import RunResult, StageResult
 
 __all__ = [
+    "CompressResult",
     "InitResult",
     "RunResult",
     "StageResult",
     "bases",
     "check",
+    "compress",
     "doctor",
     "export",
     "init",
@@ -33,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "beginning": ("InitResult", "init"),
+    "compressing": ("CompressResult", "compress"),
     "flow": ("check", "export", "run", "train"),
     "machine": ("bases", "doctor"),
     "predicting": ("newest_bundle", "predict_file", "predict_texts"),

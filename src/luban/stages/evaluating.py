@@ -15,7 +15,7 @@ from luban.bundle.engine import Engine
 from luban.data.split import Splits
 from luban.errors import BelowGate
 from luban.evaluate import baselines, render, score
-from luban.files import read_json
+from luban.files import digest_json, read_json
 from luban.models import checkpoint
 from luban.models.processor import Processor
 from luban.project import lock
@@ -34,12 +34,12 @@ def evaluate(run: Run, splits: Splits, task: Task, probed: Probed | None) -> Rep
     Raises:
         BelowGate: a score is below the project's gate; the report is written, the bundle is not.
     """
-    settings = lock.resolved(run.loaded.project)
+    settings = _settings(run)
     inputs = {
         "graph_digest": digest_of(run.folder / GRAPH),
         "data_digest": digest_of(run.folder / DATA),
         "settings": {key: settings[key] for key in ("name", "evaluate", "gates")},
-        "project_digest": run.loaded.digest,
+        "project_digest": digest_json(settings),
         "code_digest": code_digest("metrics", "evaluate", "bundle", "tasks"),
     }
     run.stage("evaluate", inputs, [BUNDLE], lambda: _work(run, splits, task, probed))
@@ -68,7 +68,9 @@ def _work(run: Run, splits: Splits, task: Task, probed: Probed | None) -> dict[s
         name=project.name, task=task.kind, labels=task.labels, multi_label=is_multi_label(run.loaded),
         gold=task.gold(table), predictions=predictions, table=table,
         baselines=_baselines(run, splits, task, parts.processor, probed),
-        digests={**{name: digest_of(run.folder / name) for name in (DATA, GRAPH)}, "project": run.loaded.digest},
+        digests={
+            **{name: digest_of(run.folder / name) for name in (DATA, GRAPH)}, "project": digest_json(_settings(run)),
+        },
         settings=project.evaluate, calibration=_told(calibration, task.labels),
         costs=_costs(run, rows_per_s), lock=_lock(run, splits, parts, facts),
     )  # fmt: skip
@@ -77,10 +79,15 @@ def _work(run: Run, splits: Splits, task: Task, probed: Probed | None) -> dict[s
     bundle = sealing.seal(
         run.folder / BUNDLE, name=project.name, task=parts.task, base=parts.base, runtime=facts["runtime"],
         languages=project.data.languages, processor=parts.processor, calibration=calibration, graph=run.folder / GRAPH,
-        report=report, project=lock.resolved(project),
+        report=report, project=_settings(run),
         reference=engine.reference(task.inputs(splits.validation.table)),
     )  # fmt: skip
     return {"bundle": bundle.digest}
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Return every setting that this bundle depends on: what compression makes of it later is not among them."""
+    return {key: value for key, value in lock.resolved(run.loaded.project).items() if key != "compress"}
 
 
 def _calibrate(run: Run, splits: Splits, engine: Engine) -> Calibration:
@@ -143,7 +150,7 @@ def _costs(run: Run, rows_per_s: float) -> dict[str, float]:
 def _lock(run: Run, splits: Splits, parts: checkpoint.Parts, facts: Mapping[str, Any]) -> dict[str, Any]:
     rows = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
     base = {"name": parts.base.name, "revision": parts.base.revision, "licence": parts.base.licence}
-    return {"base": base, "rows": rows, "parity": facts["parity"], "settings": lock.resolved(run.loaded.project)}
+    return {"base": base, "rows": rows, "parity": facts["parity"], "settings": _settings(run)}
 
 
 def open_bundle(run: Run) -> Bundle:

@@ -12,7 +12,7 @@ from luban.files import only_one
 from luban.models.facts import BaseFolder
 from luban.models.processor import Processor
 from luban.project.load import Loaded
-from luban.records import Finding, Listener, ignore
+from luban.records import Finding, Listener, Report, ignore
 from luban.stages.checking import check as check_stage
 from luban.stages.checking import check_quickly, stop_at_failures
 from luban.stages.parts import find_base, processor_of, task_of
@@ -83,14 +83,19 @@ def run(project: Loaded, *, force: Collection[str] = (), on_progress: Listener =
         GateError: the graph does not answer as the model, or a score is below its gate.
         Conflict: another process is at work on this run.
     """
-    from luban.stages.evaluating import evaluate, open_bundle
-    from luban.stages.exporting import export as export_stage
+    from luban.stages.evaluating import open_bundle
 
     with _begun(project, on_progress, force) as going:
-        ready = _trained(going)
-        export_stage(going, ready.splits, ready.task)
-        report = evaluate(going, ready.splits, ready.task, ready.probed)
+        ready, report = _judged(going)
         return RunResult(going.folder, going.results, report, open_bundle(going), ready.findings)
+
+
+@contextmanager
+def finished(project: Loaded, on_progress: Listener = ignore) -> Iterator[tuple[Run, Ready]]:
+    """Do every stage of a run that is not done yet, and hold its folder for what goes on from there."""
+    with _begun(project, on_progress, ()) as going:
+        ready, _ = _judged(going)
+        yield going, ready
 
 
 @contextmanager
@@ -130,6 +135,15 @@ def _trained(run: Run) -> Ready:
     stop_at_failures(ready.findings, run.loaded.source)
     train_stage(run, ready.splits, ready.base, ready.task, ready.processor, ready.probed)
     return ready
+
+
+def _judged(run: Run) -> tuple[Ready, Report]:
+    from luban.stages.evaluating import evaluate
+    from luban.stages.exporting import export as export_stage
+
+    ready = _trained(run)
+    export_stage(run, ready.splits, ready.task)
+    return ready, evaluate(run, ready.splits, ready.task, ready.probed)
 
 
 def _want_rows(splits: Splits) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from luban.errors import NotFound
 from luban.files import MANIFEST
 from luban.records import Listener, ignore
-from luban.stages.places import BUNDLE, RUNS
+from luban.stages.places import BUNDLE, COMPRESSED, RUNS
 
 if TYPE_CHECKING:
     from luban.records import Prediction
@@ -59,7 +59,8 @@ def newest_bundle(root: Path) -> Path:
     Raises:
         NotFound: no run has made one.
     """
-    found = sorted((root / RUNS).glob(f"*/{BUNDLE}/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns)
+    made = [path for kind in (BUNDLE, COMPRESSED) for path in (root / RUNS).glob(f"*/{kind}/{MANIFEST}")]
+    found = sorted(made, key=lambda path: path.stat().st_mtime_ns)
     if not found:
         hint = "`luban run` makes one, or name one: --bundle DIR"
         raise NotFound(f"no run under {root / RUNS} has made a bundle", hint=hint)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from luban.models.facts import BaseListing
-    from luban.stages import InitResult, RunResult
+    from luban.stages import CompressResult, InitResult, RunResult
 
 PROJECT = "luban.yaml"
 N_SCORES = 6
@@ -140,6 +140,46 @@ def judged(found: Report, bundle: Path, out: Path | None, console: Console) -> R
     if out is not None:
         where["report"] = near(out / "report.html")
     return Group(report(found, console), Text(), _pairs(where))
+
+
+def compressed_facts(made: CompressResult) -> dict[str, Any]:
+    """Return what `luban compress` says to a program."""
+    return {
+        "folder": made.folder,
+        "points": [{**point.to_json(), "on_frontier": point in made.best} for point in made.points],
+        "chosen": None if made.chosen is None else made.chosen.to_json(),
+        "lost_on_test": None if made.lost is None else made.lost.to_json(),
+        "bundle": made.bundle,
+    }
+
+
+def compressed(made: CompressResult, console: Console) -> RenderableType:
+    """Return what every plan costs and loses, the frontier marked, and what was chosen."""
+    from rich.console import Group
+    from rich.text import Text
+
+    table = _grid(header=True)
+    table.add_column(header="plan", header_style="dim", overflow="fold")
+    for column in ("size", "", "answer", "", "points lost", "95% interval"):
+        table.add_column(header=column, header_style="dim", no_wrap=True, justify="right")
+    for point in made.points:
+        is_kept, is_chosen = point in made.best, point == made.chosen
+        lost = point.lost
+        style = "bold green" if is_chosen else "" if is_kept else "dim"
+        table.add_row(
+            Text(f"{'●' if is_kept else '○'} {point.name}", style=style),
+            words.megabytes(point.size_mb), f"{point.smaller:.1f}x", f"{point.latency_ms:.2f} ms",
+            f"{point.faster:.1f}x", f"{lost.value * 100:+.2f}", f"{lost.low * 100:+.2f} to {lost.high * 100:+.2f}",
+        )  # fmt: skip
+    parts: list[RenderableType] = [Text(), table]
+    where = {"tried": near(made.folder / "compress.html")}
+    if made.chosen is not None and made.lost is not None:
+        ends = f"{made.lost.low * 100:+.2f} to {made.lost.high * 100:+.2f}"
+        told = f"{made.lost.value * 100:+.2f} points lost on {words.count(made.lost.n)} test rows, {ends}"
+        parts += [Text(), Text.assemble(("chosen ", "green"), (made.chosen.name, "bold"), f": {told}")]
+    if made.bundle is not None:
+        where["bundle"] = f"{near(made.bundle.folder)}  {made.bundle.digest[:12]}"
+    return Group(*parts, Text(), _pairs(where), Text())
 
 
 def bases(listed: Sequence[BaseListing], console: Console, *, whole: bool) -> RenderableType:

@@ -1,0 +1,50 @@
+"""The plans that a search tries, from those that take seconds to those that train again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from luban.project.schema import Plugin
+
+Plan = tuple[Plugin, ...]
+
+_SHALLOW, _HALF, _DEEP = 2 / 3, 1 / 2, 1 / 3
+_NARROW = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What decides which plans make sense for a model."""
+
+    n_layers: int
+    has_vocabulary: bool = True
+    """It reads tokens, whose vocabulary can be cut down to what the data need."""
+
+
+def ladder(shape: Shape) -> list[Plan]:
+    """Return plans from cheap to dear: first what is only converted, then what is trained again.
+
+    Later plans join what earlier ones did, so that a search which is stopped has tried the best bargains.
+    """
+    words: Plan = (Plugin(kind="vocabulary"),) if shape.has_vocabulary else ()
+    eight, four = _quantised("dynamic", 8), _quantised("weights", 4)
+    found: list[Plan] = [(eight,), (*words, eight), (*words, four)] if words else [(eight,), (four,)]
+    for share in (_SHALLOW, _HALF, _DEEP):
+        keep = math.ceil(share * shape.n_layers)
+        if keep < shape.n_layers:
+            found.append((*words, _layers(keep), eight))
+    narrow = Plugin(kind="prune", options={"width": _NARROW})
+    found.append((*words, narrow, eight))
+    half = math.ceil(_HALF * shape.n_layers)
+    if half < shape.n_layers:
+        found += [(*words, _layers(half), four), (*words, _layers(half), narrow, eight)]
+    return found
+
+
+def _layers(keep: int) -> Plugin:
+    return Plugin(kind="layers", options={"keep": keep})
+
+
+def _quantised(how: str, bits: int) -> Plugin:
+    return Plugin(kind="quantise", options={"how": how, "bits": bits})
