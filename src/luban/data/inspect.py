@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from luban.data.read import read
 from luban.data.sources import batches, open_source
 from luban.errors import DataError, Problem, did_you_mean
 from luban.records import Dataset
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _LOOKED_AT = 200_000
 _SAMPLE_ROWS = 5_000
@@ -86,6 +89,8 @@ class Look:
     """Rows with full-width letters, digits or punctuation other than Chinese punctuation."""
     traditional_share: float
     """Chinese rows that are written in traditional characters."""
+    single_character_share: float
+    """Tokens of one character among those of tagging data; 0 for texts to classify."""
     characters: Mapping[str, float]
     """`mean`, `p50`, `p95`, `p99`, `max` of the texts' lengths."""
     dataset: Dataset
@@ -293,7 +298,9 @@ def _statistics(dataset: Dataset, task: str) -> dict[str, Any]:
     table = dataset.table
     texts = table.column("text").to_pylist()
     texts = texts[:: max(1, len(texts) // _STATISTICS_ROWS)]
+    single = 0.0
     if task == "tag":
+        single = _single_character_share(table)
         counts = Counter(tag[2:] for tags in table.column("tags").to_pylist() for tag in tags if tag.startswith("B-"))
         multi = False
     else:
@@ -316,8 +323,15 @@ def _statistics(dataset: Dataset, task: str) -> dict[str, Any]:
         "labels": dict(counts.most_common()), "multi_label": multi,
         "languages": dict(zip(LANGUAGES, shares.tolist(), strict=True)), "html_share": html / len(texts),
         "full_width_share": sum(_FULL_WIDTH.search(text) is not None for text in texts) / len(texts),
-        "traditional_share": sum(traditional) / max(1, len(traditional)),
+        "traditional_share": sum(traditional) / max(1, len(traditional)), "single_character_share": single,
         "characters": {
             "mean": float(lengths.mean()), "p50": middle, "p95": high, "p99": top, "max": float(lengths.max()),
         },
     }  # fmt: skip
+
+
+def _single_character_share(table: pa.Table) -> float:
+    import pyarrow.compute as pc
+
+    lengths = pc.utf8_length(pc.list_flatten(table.column("tokens")))
+    return float(pc.mean(pc.equal(lengths, 1)).as_py() or 0.0)

@@ -76,6 +76,8 @@ class Facts:
     """Share of the rows with full-width letters, digits or punctuation other than Chinese punctuation."""
     traditional_share: float = 0.0
     """Share of the Chinese rows that are written in traditional characters."""
+    single_character_share: float = 0.0
+    """Share of the tokens of tagging data that are one character."""
     bases: Sequence[str] = ()
     """Bases that can be had here; empty where nobody looked."""
     base: str | None = None
@@ -186,12 +188,25 @@ def _window(facts: Facts) -> Iterator[Advice]:
 def _task(facts: Facts) -> Iterator[Advice]:
     if facts.task == "tag":
         yield Advice("task.kind", "tag", f"the column {facts.label} marks stretches of text")
+        yield from _units(facts)
         yield from _steps_between_tags(facts)
         return
     yield Advice("task.kind", "classify", f"the column {facts.label} holds {facts.n_labels:,} different labels")
     several = "rows have several labels" if facts.multi_label else "each row has one label"
     yield Advice("task.multi_label", facts.multi_label, several)
     yield from _long_text(facts)
+
+
+_BY_CHARACTER = 0.999
+
+
+def _units(facts: Facts) -> Iterator[Advice]:
+    if facts.single_character_share >= _BY_CHARACTER:
+        all_of_them = "all" if facts.single_character_share == 1 else "nearly all"
+        why = f"{all_of_them} tokens are single characters, letters and digits too: new texts are cut the same way"
+        yield Advice("task.units", "characters", why)
+    else:
+        yield Advice("task.units", "words", "words, and single Chinese characters, get a tag each")
 
 
 _CRF_UP_TO_ROWS = 20_000

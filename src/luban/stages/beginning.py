@@ -110,7 +110,8 @@ def _facts(
         rows_per_label=(counts[0], counts[len(counts) // 2], counts[-1]), multi_label=seen.multi_label,
         separator=seen.separator, validation=relative(validation), test=relative(test), languages=seen.languages,
         html_share=seen.html_share, full_width_share=seen.full_width_share, traditional_share=seen.traditional_share,
-        bases=[listing.name for listing in base_room.bases()], base=base,
+        single_character_share=seen.single_character_share, bases=[listing.name for listing in base_room.bases()],
+        base=base,
     )  # fmt: skip
 
 

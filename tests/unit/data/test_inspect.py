@@ -91,6 +91,15 @@ def test_columns_of_tags(tmp_path: Path) -> None:
     assert (seen.task, seen.format, seen.labels) == ("tag", "conll", {"P": 2})
 
 
+@pytest.mark.parametrize(
+    ("tokens", "share"), [(list("1966年生于北京PMI"), 1.0), (["1966", "年", "in", "北京"], 0.25), (["PMI", "1966"], 0.0)]
+)
+def test_how_tokens_were_cut(tmp_path: Path, tokens: list[str], share: float) -> None:
+    row = {"tokens": tokens, "tags": ["B-X"] + ["O"] * (len(tokens) - 1)}
+    seen = look(lines(tmp_path / "a.jsonl", [row] * 30), text="tokens", label="tags")
+    assert seen.single_character_share == share
+
+
 def test_a_folder_of_classes(tmp_path: Path) -> None:
     for label in ("a", "b"):
         (tmp_path / label).mkdir()

@@ -67,6 +67,7 @@ ANY_FACTS = st.builds(
     html_share=st.floats(0, 1),
     full_width_share=st.floats(0, 1),
     traditional_share=st.floats(0, 1),
+    single_character_share=st.floats(0, 1),
     lengths=st.none() | st.builds(Lengths, p50=TOKENS, p95=TOKENS, p99=TOKENS, longest=st.just(10**5)),
     probe=st.none() | st.floats(0, 1),
     bf16_speedup=st.none() | st.floats(0.1, 4),
@@ -179,6 +180,13 @@ class TestRules:
         assert found["train.choose_by"] == "f1"
         assert found["task.crf"] is True
         assert not {"task.long_text", "train.label_smoothing"} & set(found)
+
+    @pytest.mark.parametrize(
+        ("share", "wanted"), [(0.0, "words"), (0.9989, "words"), (0.999, "characters"), (1.0, "characters")]
+    )
+    def test_what_gets_a_tag_by_how_tokens_were_cut(self, share: float, wanted: str) -> None:
+        facts = dataclasses.replace(INTENTS, task="tag", label="tags", single_character_share=share)
+        assert settings_of(facts)["task.units"] == wanted
 
     def test_the_probes_score_is_in_the_reason(self) -> None:
         advice = advise(dataclasses.replace(INTENTS, probe=0.8934))
