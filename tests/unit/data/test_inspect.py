@@ -92,7 +92,8 @@ def test_columns_of_tags(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "share"), [(list("1966年生于北京PMI"), 1.0), (["1966", "年", "in", "北京"], 0.25), (["PMI", "1966"], 0.0)]
+    ("tokens", "share"),
+    [(list("1966年生于北京PMI"), 1.0), (["1966", "年", "in", "北京"], 0.25), (["PMI", "1966"], 0.0)],
 )
 def test_how_tokens_were_cut(tmp_path: Path, tokens: list[str], share: float) -> None:
     row = {"tokens": tokens, "tags": ["B-X"] + ["O"] * (len(tokens) - 1)}
