@@ -1,0 +1,36 @@
+"""A chosen plan is written into a project file without touching its other lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from luban.project.load import parse
+from luban.project.write import with_plan
+
+HEAD = 'name: a  # mine\ntask: {kind: classify}\nbase: minilm-l6\ndata:\n  train: "a.csv"\n'
+PLAN = [{"kind": "vocabulary"}, {"kind": "quantise", "how": "dynamic", "bits": 8}]
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "",
+        "compress:\n  lose_at_most: 0.01  # as agreed\n",
+        "compress:  # small\n  plan: []   # none yet\n  lose_at_most: 0.01\n",
+        "compress:\n  plan:\n    - {kind: quantise}\n    - kind: vocabulary\n  lose_at_most: 0.01\nexport: {runtime: onnx}\n",
+        "compress:\n  plan:\n  - {kind: quantise}\n  lose_at_most: 0.01\n",
+        "compress: {lose_at_most: 0.01}\nexport: {runtime: onnx}\n",
+    ],
+)
+def test_only_the_plan_changes(section: str, tmp_path: Path) -> None:
+    before = parse(HEAD + section, root=tmp_path).project
+    text = with_plan(HEAD + section, PLAN)
+    after = parse(text, root=tmp_path).project
+    assert [step.kind for step in after.compress.plan] == ["vocabulary", "quantise"]
+    assert after.compress.lose_at_most == before.compress.lose_at_most
+    assert after.export == before.export
+    assert "# mine" in text
+    assert ("# as agreed" in text) == ("# as agreed" in section)
+    assert with_plan(text, PLAN) == text
