@@ -96,7 +96,7 @@ def compress(
         points = []
         for point in search(
             work.workshop, work.scales, plans, lose=float("inf") if only_frontier else budget.lose,
-            minutes=minutes or settings.minutes, on_progress=on_progress,
+            minutes=minutes or settings.minutes, on_progress=run.on_progress,
         ):  # fmt: skip
             points.append(point)
             work.tell_all(points, None, None)

@@ -113,8 +113,7 @@ def _begun(project: Loaded, on_progress: Listener, force: Collection[str]) -> It
     if unknown:
         raise ProjectError(unknown)
     going = Run(project, on_progress, force)
-    with only_one(going.folder / ".lock", f"the run {project.project.name!r}"):
-        going.begin()
+    with only_one(going.folder / ".lock", f"the run {project.project.name!r}"), going.begun():
         yield going
 
 

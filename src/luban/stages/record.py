@@ -6,7 +6,8 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from luban.files import MANIFEST, digest_bytes, digest_json, read_json, sweep, v
 from luban.project import lock
 from luban.project.load import Loaded
 from luban.records import Bundle, Finding, Listener, Progress, Report, Step, ignore
+from luban.stages.log import RunLog, cut_torn_line
 from luban.stages.places import RUNS
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -56,6 +58,8 @@ class Run:
     force: Collection[str] = ()
     """Stages that are done again whatever stands there."""
     results: list[StageResult] = field(default_factory=list)
+    log: RunLog | None = None
+    """`log.jsonl`, from when the run has begun."""
 
     @property
     def folder(self) -> Path:
@@ -100,9 +104,12 @@ class Run:
         why = self._why(name, before, inputs, outputs)
         if before is not None and not why:
             self.results.append(StageResult(name, "skipped", "done already, nothing changed"))
-            self.tell(name, "skipped: done already, nothing changed")
+            told = "skipped: done already, nothing changed"
+            self._log("skipped", name, told)
+            self.tell(name, told)
             facts: Mapping[str, Any] = before["facts"]
             return facts
+        self._log("begun", name, why)
         self.tell(name, why)
         started = time.monotonic()
         found = dict(work() or {})
@@ -116,6 +123,7 @@ class Run:
             "seconds": round(seconds, 3),
             "peak_memory_mb": round(peak_memory_mb(), 1),
         })  # fmt: skip
+        self._log("finished", name, seconds=round(seconds, 3), peak_memory_mb=round(peak_memory_mb(), 1))
         return found
 
     def _why(self, name: str, before: Any, inputs: Mapping[str, Any], outputs: Sequence[str]) -> str:
@@ -143,20 +151,38 @@ class Run:
         facts: Mapping[str, Any] | None = read_json(path)["facts"] if path.is_file() else None
         return facts
 
-    def begin(self) -> None:
-        """Make the folder, clear away what killed writers left, and write down the settings and the machine."""
+    def _log(self, event: str, stage: str, message: str = "", **amounts: Any) -> None:
+        if self.log is not None:
+            self.log.write(event, stage, message, **amounts)
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Make the folder, clear away what killed writers left, write down settings and machine, and keep the log."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for place in (self.folder, self.folder / "stages"):
             sweep(place)
-        lock.write(self.loaded.project, self.folder)
-        write_json(self.folder / "environment.json", environment())
+        digest = lock.write(self.loaded.project, self.folder)
+        machine = environment()
+        write_json(self.folder / "environment.json", machine)
+        self.log, told = RunLog(self.folder), self.on_progress
+        heard = self.log.hear
+
+        def tell(progress: Progress) -> None:
+            heard(progress)
+            told(progress)
+
+        self.on_progress = tell
+        with self.log.kept({"luban": machine["packages"]["luban"], "project_digest": digest}):
+            yield
 
 
 class StepLog:
     """Appends each training step to `metrics.jsonl`; after a resumption, steps done again are written again."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        path = folder / "metrics.jsonl"
+        cut_torn_line(path)
+        self._file = path.open("a", encoding="utf-8")
 
     def add(self, step: Step) -> None:
         """Write one step."""

@@ -1,0 +1,150 @@
+"""A run as a whole, on a tiny base: its log through resumptions, and what a missed gate leaves behind."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luban.errors import BelowGate
+from luban.files import verify
+from luban.models.facts import BaseFolder
+from luban.project.load import Loaded, load
+from luban.records import Progress
+from luban.stages import run, train
+
+PROJECT = """
+name: shop
+task: {kind: classify}
+base: base
+max_length: 32
+data: {train: rows.jsonl, split: {validation: 0.2, test: 0.2}}
+train: {epochs: 1, learning_rate: 2.0e-3, batch_size: 16, threads: 1, evaluate_every: 0.5}
+evaluate: {baselines: [majority]}
+"""
+Place = Callable[[Mapping[str, Any]], Loaded]
+
+
+@pytest.fixture
+def project(tiny: BaseFolder, tmp_path: Path) -> Place:
+    """Return a loader of a small project, with settings to change."""
+    shutil.copytree(tiny.folder, tmp_path / "base")
+    words = {"good": ["lovely", "warm", "kind", "好吃", "喜欢"], "bad": ["cold", "rude", "late", "难吃", "讨厌"]}
+    chance = random.Random(3)
+    rows = [
+        {"text": f"{' '.join(chance.choices(words[label], k=4))} {number}", "label": label}
+        for number in range(60)
+        for label in words
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    (tmp_path / "luban.yaml").write_text(PROJECT, "utf-8")
+    return lambda changes: load(tmp_path, overrides=[f"{key}={json.dumps(value)}" for key, value in changes.items()])
+
+
+def lines(loaded: Loaded) -> list[dict[str, Any]]:
+    path = loaded.root / "runs" / "shop" / "log.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def events(told: list[dict[str, Any]], *wanted: str) -> list[tuple[str, str]]:
+    return [(line["event"], line["stage"]) for line in told if line["event"] in wanted]
+
+
+def test_the_log_tells_of_every_stage_and_goes_on_after_a_stop(project: Place) -> None:
+    loaded = project({})
+
+    def stop_in_training(progress: Progress) -> None:
+        if progress.step is not None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(loaded, on_progress=stop_in_training)
+    first = lines(loaded)
+    assert events(first, "begun", "finished") == [
+        ("begun", "run"),
+        *((event, stage) for stage in ("prepare", "probe", "check") for event in ("begun", "finished")),
+        ("begun", "train"),
+    ]
+    assert events(first[-1:], "stopped") == [("stopped", "train")]
+    with (loaded.root / "runs" / "shop" / "log.jsonl").open("a") as file:
+        file.write('{"time": "2026-')  # as a killed process leaves it
+
+    run(loaded)
+    told = lines(loaded)
+    assert told[: len(first)] == first
+    again = told[len(first) :]
+    assert events(again, "skipped") == [("skipped", stage) for stage in ("prepare", "probe", "check")]
+    assert events(again, "finished") == [("finished", stage) for stage in ("train", "export", "evaluate", "run")]
+    trained = next(line for line in again if (line["event"], line["stage"]) == ("finished", "train"))
+    assert trained["seconds"] > 0
+    assert trained["peak_memory_mb"] > 0
+    times = [datetime.fromisoformat(line["time"]) for line in told]
+    assert times == sorted(times)
+    assert all(time.tzinfo is not None for time in times)
+
+
+def test_the_log_has_what_was_measured_and_no_ticks(project: Place) -> None:
+    loaded = project({})
+    heard: list[Progress] = []
+    run(loaded, on_progress=heard.append)
+    told = lines(loaded)
+    measured = [line for line in told if "scores" in line]
+    steps = [progress.step for progress in heard if progress.step is not None]
+    assert [line["done"] for line in measured] == [step.step for step in steps if step.scores]
+    assert 0 < len(measured) < len(steps)
+    assert measured[0]["scores"].keys() >= {"accuracy"}
+    counted = [line for line in told if line["message"] == "features of the frozen base"]
+    ticks = [progress for progress in heard if progress.message == "features of the frozen base"]
+    assert counted[-1]["done"] == counted[-1]["total"] == ticks[-1].total
+    assert len(counted) <= 2
+
+
+def test_a_failure_is_in_the_log(project: Place) -> None:
+    loaded = project({})
+    (loaded.root / "rows.jsonl").write_text('{"text": "fine", "label": "good"}\n{"text": "no label"}\n', "utf-8")
+    with pytest.raises(Exception, match="label") as caught:
+        run(loaded)
+    last = lines(loaded)[-1]
+    assert (last["event"], last["stage"], last["error"]) == ("failed", "prepare", type(caught.value).__name__)
+    assert str(caught.value) == last["message"]
+
+
+def test_a_warning_is_in_the_log(project: Place) -> None:
+    loaded = project({})
+    rows = [json.loads(line) for line in (loaded.root / "rows.jsonl").read_text("utf-8").splitlines()]
+    texts = [(row["text"].encode("ascii", "ignore").decode(), row["label"]) for row in rows]
+    table = "text,label\n" + "".join(f"café {text} à la crème,{label}\n" for text, label in texts)
+    (loaded.root / "rows.csv").write_bytes(table.encode("latin-1"))
+    train(project({"data.train": "rows.csv"}))
+    warned = [line for line in lines(loaded) if line["event"] == "warning"]
+    assert any("read as" in line["message"] and line["stage"] == "prepare" for line in warned)
+
+
+def test_a_missed_gate_leaves_the_report_and_the_bundle_from_before(project: Place) -> None:
+    loaded = project({"gates": {"accuracy": 1.0}, "train.epochs": 0.1, "train.start": "random"})
+    folder = loaded.root / "runs" / "shop"
+    with pytest.raises(BelowGate, match="accuracy .* is below 1") as caught:
+        run(loaded)
+    assert caught.value.measured < caught.value.allowed == 1.0
+    assert not (folder / "bundle").exists()
+    for name in ("report.json", "report.html", "report.md"):
+        assert (folder / name).is_file()
+    assert json.loads((folder / "report.json").read_text("utf-8"))["scores"]["accuracy"]["value"] < 1.0
+    assert (lines(loaded)[-1]["event"], lines(loaded)[-1]["error"]) == ("failed", "BelowGate")
+
+    passed = run(project({"train.epochs": 0.1, "train.start": "random"}))
+    assert passed.bundle is not None
+    before = verify(folder / "bundle")
+    times = {file.name: file.stat().st_mtime_ns for file in (folder / "bundle").iterdir()}
+    (folder / "report.json").unlink()
+    with pytest.raises(BelowGate):
+        run(loaded)
+    assert verify(folder / "bundle") == before
+    assert {file.name: file.stat().st_mtime_ns for file in (folder / "bundle").iterdir()} == times
+    assert (folder / "report.json").is_file()
