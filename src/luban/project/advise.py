@@ -250,7 +250,7 @@ def _cleaning(facts: Facts) -> Iterator[Advice]:
     yield Advice("data.clean", [step for step, why in wanted.items() if why is not None], reason)
 
 
-_VALIDATION_ROWS, _TEST_ROWS = 1_000, 2_000
+_VALIDATION_ROWS, _TEST_ROWS = 500, 2_000
 _SHARES = (0.05, 0.1, 0.15, 0.2)
 _MIN_ROWS_TO_STRATIFY = 4
 

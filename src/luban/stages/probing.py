@@ -27,7 +27,7 @@ class Probed:
     """What the stage has found."""
 
     weight: np.ndarray
-    """(K, width) of the head's `output` layer."""
+    """(K, width) that the head's `output` layer starts with; smaller than the best probe's."""
     bias: np.ndarray
     """(K,)."""
     train: np.ndarray
@@ -96,12 +96,13 @@ def _work(run: Run, splits: Splits, base: BaseFolder, task: Task, processor: Pro
         held_out = linear.out_of_fold(
             found["train"], targets, task.n_outputs, seed=settings.seed, penalty=fitted.penalty
         )
+    start = linear.start(found["train"], targets, task.n_outputs, seed=settings.seed, best=fitted)
     validation = rows["validation"]
     predictions = predict(fitted.logits(found["validation"]), encoded["validation"], validation, task)
     score = task.score(task.gold(validation), predictions, intervals=False)[task.main_score].value
     with new_folder(run.folder / PROBE, replace=True) as aside:
         save_file(
-            {"weight": fitted.weight, "bias": fitted.bias, "train": held_out, "test": fitted.logits(found["test"])},
+            {"weight": start.weight, "bias": start.bias, "train": held_out, "test": fitted.logits(found["test"])},
             aside / "probe.safetensors",
         )
         seal(aside, {"kind": "probe"})

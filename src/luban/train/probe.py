@@ -25,6 +25,12 @@ MAX_EXAMPLES = 50_000
 """Examples that a probe is fitted on, at most: more change a linear model little."""
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Inverse strengths of the penalty on weights that are tried, strongest first."""
+START_PENALTY = 80.0
+"""The head's first weights are fitted with at most this inverse penalty, divided by the number of examples.
+
+It is stronger than what serves a probe best, since large weights hand the base large gradients: on validation rows of
+one intent set of 10,000 rows, fine-tuning ended half a point higher than from the best probe, which began higher.
+"""
 FOLDS = 5
 MAX_TOKENS = 8192
 """Padded tokens in one pass through the base."""
@@ -122,6 +128,12 @@ def fit(x: np.ndarray, targets: np.ndarray, n_outputs: int, *, seed: int, penalt
         weight, bias = _weights(scaled, targets, n_outputs, penalty)
     weight = weight / spread
     return Probe(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32), penalty)
+
+
+def start(x: np.ndarray, targets: np.ndarray, n_outputs: int, *, seed: int, best: Probe) -> Probe:
+    """Fit what a head starts from: as `fit`, and as `best` was, but with smaller weights (see `START_PENALTY`)."""
+    penalty = START_PENALTY / max(1, min(len(x), MAX_EXAMPLES))
+    return best if best.penalty <= penalty else fit(x, targets, n_outputs, seed=seed, penalty=penalty)
 
 
 def out_of_fold(
