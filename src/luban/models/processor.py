@@ -1,6 +1,7 @@
 """From texts to token ids: cleaning, the base's prefix, tokenising, and the cutting of long rows into windows.
 
-The same object encodes in training and in the engine. It needs the Rust tokeniser and numpy, never torch.
+The same object encodes in training and in the engine. It needs the Rust tokeniser and numpy, never torch. A large
+vocabulary may be opened in part at first (`luban.models.partial`): the tokens are the same, the first answer is sooner.
 
 Legend: N rows, W windows, T tokens of all windows, C tokens that one window has room for besides special tokens.
 """
@@ -10,24 +11,31 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from luban.data.clean import Cleaner
 from luban.errors import CorruptBundle
 from luban.files import read_json, write_json, write_text
+from luban.models.partial import PartialUnigram, skeleton, special_ids, without_boundaries
 from luban.records import Encoded
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
 
 PROCESSOR = "processor.json"
 TOKENIZER = "tokenizer.json"
 LongText = Literal["truncate", "head_tail", "chunk"]
+MOST_CHARACTERS = 2_000
+"""Texts of a call up to which a vocabulary opened in part is used; over all calls, 20 times as many.
+
+A character takes 4 us then, so that by the time the whole vocabulary is opened, 0.2 s more were spent than need be.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +59,13 @@ class ProcessorSettings:
 class Processor:
     """Encodes texts, or texts already cut into units, as windows of token ids."""
 
-    def __init__(self, settings: ProcessorSettings, tokenizer_json: str) -> None:
+    def __init__(self, settings: ProcessorSettings, tokenizer_json: str, *, in_part: bool = False) -> None:
         """Store the settings and build the tokeniser from the text of a `tokenizer.json`.
+
+        Args:
+            settings: all else that decides how a text becomes tokens.
+            tokenizer_json: the vocabulary, and the steps around it.
+            in_part: open a large Unigram vocabulary in part, until many texts are encoded.
 
         Raises:
             ValueError: the window has no room for text beside special tokens and prefix.
@@ -60,14 +73,25 @@ class Processor:
         self.settings = settings
         self.tokenizer_json = tokenizer_json
         self._cleaner = Cleaner(settings.clean, settings.replace)
-        self._texts = _tokenizer(tokenizer_json)
+        self._whole: Tokenizer | None = None
         self._units: Tokenizer | None = None
-        self._specials = _specials(self._texts)
-        head, tail = _special_ids(self._texts)
-        prefix = self._texts.encode(settings.prefix.rstrip(), add_special_tokens=False).ids if settings.prefix else []
-        self._head = [*head, *prefix]
+        self._n_in_part = 0
+        self._partial = PartialUnigram.read(tokenizer_json) if in_part else None
+        if self._partial is None:
+            texts = self._whole_tokenizer()
+            self._specials = _specials(_special_tokens(texts))
+            self.vocabulary_size = int(texts.get_vocab_size())
+            head, tail = special_ids(texts)
+            token_to_id = texts.token_to_id
+        else:
+            self._specials = _specials(self._partial.special_tokens)
+            self.vocabulary_size = len(self._partial)
+            head, tail = self._partial.special_ids()
+            token_to_id = self._partial.token_to_id
+        self.pad_id = _first_id(token_to_id, ("[PAD]", "<pad>", "<|endoftext|>", "</s>"), 0)
+        self._unknown_id = _first_id(token_to_id, ("[UNK]", "<unk>"), self.pad_id)
+        self._head = [*head, *self._tokenise([settings.prefix.rstrip()])[0]] if settings.prefix else head
         self._tail = tail
-        self.pad_id = _pad_id(self._texts)
         self.room = settings.max_length - len(self._head) - len(self._tail)
         if self.room < 1:
             raise ValueError(
@@ -77,23 +101,26 @@ class Processor:
 
     @classmethod
     def from_dir(cls, folder: Path) -> Processor:
-        """Read a processor that `to_dir` wrote."""
+        """Read a processor that `to_dir` wrote, a large vocabulary in part."""
         try:
             values = read_json(folder / PROCESSOR)
             settings = ProcessorSettings(**{**values, "clean": tuple(values["clean"])})
-            return cls(settings, (folder / TOKENIZER).read_text("utf-8"))
+            return cls(settings, (folder / TOKENIZER).read_text("utf-8"), in_part=True)
         except (TypeError, KeyError, ValueError) as error:
             raise CorruptBundle(f"{folder / PROCESSOR} can't be read: {error}", hint="make the folder again") from error
 
     def to_dir(self, folder: Path) -> None:
-        """Write `processor.json` and `tokenizer.json`."""
+        """Write `processor.json` and `tokenizer.json`, the latter without the space that some bases' files have."""
         write_json(folder / PROCESSOR, asdict(self.settings))
-        write_text(folder / TOKENIZER, self.tokenizer_json)
+        write_text(folder / TOKENIZER, self._compact_json)
 
-    @property
-    def vocabulary_size(self) -> int:
-        """Number of token ids, added tokens included."""
-        return int(self._texts.get_vocab_size())
+    @cached_property
+    def _compact_json(self) -> str:
+        return json.dumps(json.loads(self.tokenizer_json), ensure_ascii=False, separators=(",", ":"))
+
+    def open_whole(self) -> None:
+        """Open the whole vocabulary now, as a server does before its first request rather than amid its first ones."""
+        self._whole_tokenizer()
 
     def clean(self, texts: Sequence[str]) -> list[str]:
         """Clean texts as they are cleaned before tokenising."""
@@ -101,14 +128,13 @@ class Processor:
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return (N,) tokens that each text would take uncut, special tokens and prefix included."""
-        encodings = self._texts.encode_batch_fast(self._plain(texts), add_special_tokens=False)
+        bodies = self._tokenise(self._plain(texts))
         extra = len(self._head) + len(self._tail)
-        return np.fromiter((len(encoding) + extra for encoding in encodings), np.int64, len(encodings))
+        return np.fromiter((len(ids) + extra for ids in bodies), np.int64, len(bodies))
 
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
         """Tokenise N texts: one window each, or several for a long one where the settings say `chunk`."""
-        encodings = self._texts.encode_batch_fast(self._plain(texts), add_special_tokens=False)
-        bodies = [encoding.ids for encoding in encodings]
+        bodies = self._tokenise(self._plain(texts))
         if max(map(len, bodies), default=0) <= self.room:
             return self._assemble(bodies, np.arange(len(bodies)), len(bodies))
         windows: list[list[int]] = []
@@ -132,12 +158,12 @@ class Processor:
             [f" {unit}" if space else unit for unit, space in zip(plain, spaces, strict=True)]
             for plain, spaces in zip(map(self._plain_units, rows), spaced, strict=True)
         ]
-        encodings = self._unit_tokenizer().encode_batch(words, is_pretokenized=True, add_special_tokens=False)
+        encodings = self._tokenise_units(words)
         windows: list[list[int]] = []
         marks: list[list[int]] = []
         owners: list[int] = []
-        for row, encoding in enumerate(encodings):
-            ids, first = self._mark(encoding, len(words[row]))
+        for row, (tokens, of_units) in enumerate(encodings):
+            ids, first = self._mark(tokens, of_units, len(words[row]))
             for start in self._starts(len(ids), max(self.settings.stride, self.room // 4)):
                 windows.append(ids[start : start + self.room])
                 marks.append(first[start : start + self.room])
@@ -151,37 +177,62 @@ class Processor:
         """Return cleaned texts in which nothing is taken for a special token: a text must not end itself early."""
         return [self._specials.sub(_broken_up, text) for text in self._cleaner(texts)]
 
+    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text's tokens, without special tokens."""
+        if (partial := self._partial_for(sum(map(len, texts)))) is not None:
+            return partial.texts(texts)
+        found = self._whole_tokenizer().encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in found]
+
+    def _tokenise_units(self, rows: Sequence[list[str]]) -> list[tuple[list[int], list[int | None]]]:
+        """Return for each row of units the ids of its tokens, and which unit each is of."""
+        if (partial := self._partial_for(sum(len(unit) for row in rows for unit in row))) is not None:
+            return partial.units(rows)
+        found = self._unit_tokenizer().encode_batch(rows, is_pretokenized=True, add_special_tokens=False)
+        return [(encoding.ids, encoding.word_ids) for encoding in found]
+
+    def _partial_for(self, n_characters: int) -> PartialUnigram | None:
+        """Return the vocabulary opened in part, if it is open and has not been asked for much yet."""
+        if self._partial is None:
+            return None
+        self._n_in_part += n_characters
+        few = n_characters <= MOST_CHARACTERS and self._n_in_part <= 20 * MOST_CHARACTERS
+        return self._partial if few else None
+
+    def _whole_tokenizer(self) -> Tokenizer:
+        if self._whole is None:
+            self._whole = _tokenizer(self.tokenizer_json)
+            self._partial = None
+        return self._whole
+
     def _unit_tokenizer(self) -> Tokenizer:
         """Return a tokeniser that adds no word boundary before a unit: the unit's own space tells of one."""
         if self._units is None:
-            self._units = _tokenizer(json.dumps(_without_boundaries(json.loads(self.tokenizer_json))))
+            whole, steps = self._whole_tokenizer(), without_boundaries(json.loads(self.tokenizer_json))
+            if all(token["special"] for token in steps["added_tokens"]):  # then a text is never cut at one
+                self._units = skeleton(steps)
+                self._units.model = whole.model  # shared: a second vocabulary would take as much time and memory again
+            else:
+                self._units = _tokenizer(json.dumps(steps))
         return self._units
 
     def _plain_units(self, units: Sequence[str]) -> list[str]:
         return [self._specials.sub(_broken_up, unit) for unit in self._cleaner.clean_tokens(units)]
 
-    def _mark(self, encoding: Encoding, n_units: int) -> tuple[list[int], list[int]]:
+    def _mark(self, ids: list[int], words: list[int | None], n_units: int) -> tuple[list[int], list[int]]:
         """Return a row's ids, and for each token the index of the unit that begins there, or -1."""
-        ids, words = encoding.ids, encoding.word_ids
         before = [None, *words][: len(words)]
         first = [-1 if word is None or word == last else word for word, last in zip(words, before, strict=True)]
         if len({*words} - {None}) == n_units:
             return ids, first
         # A unit of characters that the tokeniser throws away still wants its answer: it gets the unknown token.
-        unknown = self._unknown_id()
         by_unit: dict[int, list[int]] = {}
         for token, word in zip(ids, words, strict=True):
             if word is not None:
                 by_unit.setdefault(word, []).append(token)
-        pieces = [by_unit.get(unit, [unknown]) for unit in range(n_units)]
+        pieces = [by_unit.get(unit, [self._unknown_id]) for unit in range(n_units)]
         marks = [[unit] + [-1] * (len(piece) - 1) for unit, piece in enumerate(pieces)]
         return list(itertools.chain(*pieces)), list(itertools.chain(*marks))
-
-    def _unknown_id(self) -> int:
-        for token in ("[UNK]", "<unk>"):
-            if (found := self._texts.token_to_id(token)) is not None:
-                return int(found)
-        return self.pad_id
 
     def _cut(self, ids: list[int]) -> list[list[int]]:
         """Cut the tokens of one long text as the settings say."""
@@ -223,44 +274,19 @@ def _tokenizer(text: str) -> Tokenizer:
     return tokenizer
 
 
-def _specials(tokenizer: Tokenizer) -> re.Pattern[str]:
+def _special_tokens(tokenizer: Tokenizer) -> list[str]:
+    return [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+
+
+def _specials(tokens: Iterable[str]) -> re.Pattern[str]:
     """Return what finds special tokens spelt out in a text; some models hold them as pieces of words, too."""
-    spelt = [re.escape(token.content) for token in tokenizer.get_added_tokens_decoder().values() if token.special]
-    return re.compile("|".join(spelt) or r"(?!)")
+    return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
 
 
 def _broken_up(found: re.Match[str]) -> str:
     return f"{found[0][0]} {found[0][1:]}"
 
 
-def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """Return the special tokens that the tokeniser puts before and after a text."""
-    encoding = tokenizer.encode("a")
-    mask = encoding.special_tokens_mask
-    body = [position for position, special in enumerate(mask) if not special]
-    if not body:
-        return [], []
-    return encoding.ids[: body[0]], encoding.ids[body[-1] + 1 :]
-
-
-def _pad_id(tokenizer: Tokenizer) -> int:
-    for token in ("[PAD]", "<pad>", "<|endoftext|>", "</s>"):
-        if (found := tokenizer.token_to_id(token)) is not None:
-            return int(found)
-    return 0
-
-
-def _without_boundaries(node: Any) -> Any:
-    """Return a tokeniser's JSON in which no step puts a word boundary before its input."""
-    if isinstance(node, list):
-        return [_without_boundaries(part) for part in node]
-    if not isinstance(node, dict):
-        return node
-    changed = {key: _without_boundaries(value) for key, value in node.items() if key not in ("model", "added_tokens")}
-    kept = {key: node[key] for key in ("model", "added_tokens") if key in node}
-    if node.get("type") == "Metaspace":
-        changed.pop("add_prefix_space", None)  # the older spelling of prepend_scheme
-        changed["prepend_scheme"] = "never"
-    if node.get("type") == "ByteLevel" and "add_prefix_space" in node:
-        changed["add_prefix_space"] = False
-    return {**changed, **kept}
+def _first_id(token_to_id: Callable[[str], int | None], tokens: Iterable[str], otherwise: int) -> int:
+    """Return the id of the first of some tokens that there is."""
+    return next((int(found) for token in tokens if (found := token_to_id(token)) is not None), otherwise)

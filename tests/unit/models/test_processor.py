@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,9 @@ def test_it_comes_back_from_a_folder(base: BaseFolder, tmp_path: Path) -> None:
     again = Processor.from_dir(tmp_path)
     assert again.settings == processor.settings
     assert windows(again.encode_texts(TEXTS)) == windows(processor.encode_texts(TEXTS))
+    written, read = (folder / "tokenizer.json" for folder in (tmp_path, base.folder))
+    assert json.loads(written.read_text("utf-8")) == json.loads(read.read_text("utf-8"))
+    assert written.stat().st_size < 0.95 * read.stat().st_size
 
 
 def test_a_damaged_folder_is_named(base: BaseFolder, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_warning_is_in_the_log(project: Place) -> None:
 def test_a_missed_gate_leaves_the_report_and_the_bundle_from_before(project: Place) -> None:
     loaded = project({"gates": {"accuracy": 1.0}, "train.epochs": 0.1, "train.start": "random"})
     folder = loaded.root / "runs" / "shop"
-    with pytest.raises(BelowGate, match="accuracy .* is below 1") as caught:
+    with pytest.raises(BelowGate, match=r"accuracy .* is below 1") as caught:
         run(loaded)
     assert caught.value.measured < caught.value.allowed == 1.0
     assert not (folder / "bundle").exists()
