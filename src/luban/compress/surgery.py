@@ -97,6 +97,15 @@ def logits(model: TaskModel, batches: Sequence[Mapping[str, torch.Tensor]]) -> l
         return [model(batch["input_ids"], batch["attention_mask"]) for batch in batches]
 
 
+def answers(model: TaskModel, batches: Sequence[Mapping[str, torch.Tensor]]) -> torch.Tensor:
+    """Return the logits (A, K) of all windows, or of all tokens that are no padding."""
+    import torch
+
+    found = logits(model, batches)
+    real = [batch["attention_mask"] > 0 for batch in batches]
+    return torch.cat([out[mask] if out.ndim == 3 else out for out, mask in zip(found, real, strict=True)])
+
+
 def check_same(
     wanted: Sequence[torch.Tensor],
     found: Sequence[torch.Tensor],
