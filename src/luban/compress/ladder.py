@@ -28,7 +28,7 @@ def ladder(shape: Shape) -> list[Plan]:
     Later plans join what earlier ones did, so that a search which is stopped has tried the best bargains.
     """
     words: Plan = (Plugin(kind="vocabulary"),) if shape.has_vocabulary else ()
-    eight, four = _quantised("dynamic", 8), _quantised("weights", 4)
+    eight, four = _quantised("static", 8), _quantised("weights", 4)
     found: list[Plan] = [(eight,), (*words, eight), (*words, four)] if words else [(eight,), (four,)]
     for share in (_SHALLOW, _HALF, _DEEP):
         keep = math.ceil(share * shape.n_layers)
