@@ -221,6 +221,20 @@ def test_without_an_output_the_answers_of_a_file_are_json_lines_alone(english: S
     assert {tuple(row) for row in events(done)} == {("review", "sentiment", "label", "score")}
 
 
+def test_a_reader_who_has_had_enough_ends_the_command_quietly(english: Shop, tmp_path: Path) -> None:
+    many = english.data.read_text("utf-8").splitlines()
+    (tmp_path / "many.csv").write_text("\n".join([many[0], *many[1:] * 30]) + "\n", "utf-8")
+    with subprocess.Popen([*LUBAN, "predict", str(tmp_path / "many.csv"), "--quiet"], cwd=english.folder,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as going:  # fmt: skip
+        assert going.stdout
+        assert going.stderr
+        assert json.loads(going.stdout.readline())["review"]
+        going.stdout.close()
+        told = going.stderr.read()
+        assert going.wait(timeout=60) == 1
+    assert told == b""
+
+
 def test_a_stranger_s_options_are_refused_with_a_reason(english: Shop) -> None:
     for arguments in (["predict", "reviews.csv", "--text", "x"], ["predict", "--text", "x", "-o", "y.jsonl"],
                       ["evaluate", "--data", "reviews.csv", "train.epochs=3"], ["evaluate", "-o", "x"]):  # fmt: skip

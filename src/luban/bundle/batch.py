@@ -80,16 +80,11 @@ def predict_file(
         DataError: the input can't be read, with every problem in it; no output is left then.
         Conflict: the output is the input, has an ending that can't be written, or is being written by another process.
     """
-    from luban.data.raw import Named
-    from luban.data.read import stream
-
     input = Path(input)
     text = text or engine.text_column
     if output is not None and Path(output).resolve() == input.resolve():
         raise Conflict(f"{output} is the input too", hint="name another output")
-    # From here on the file is known to be there and of a kind that can be read.
-    batches = stream(input, Named(text, ""), engine.task.kind, ROWS_PER_CHUNK, labelled=False)
-    source = _Scan.of(input) if input.is_file() else _Scan("", 0)
+    batches, source = _opened(engine, input, text)
     columns = _Columns(engine, text, scores, Path(output).suffix.lower() if output is not None else ".jsonl")
     count = _Counter(on_progress or (lambda _: None), source.n_rows)
     if output is None:
@@ -98,6 +93,34 @@ def predict_file(
     settings = {"input": source.digest, "bundle": engine.digest, "text": text, "scores": scores, "rows": ROWS_PER_CHUNK}
     _write(engine, batches, columns, count, Path(output), settings, resume=resume and bool(source.digest))
     return count.predicted(Path(output), ())
+
+
+def answer_file(
+    engine: Engine,
+    input: Path,
+    *,
+    text: str | None = None,
+    scores: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows that `predict_file` would write as JSON lines, some at a time, as they are answered.
+
+    Raises:
+        DataError: the input can't be read; what was yielded by then stays true.
+    """
+    text = text or engine.text_column
+    batches, source = _opened(engine, Path(input), text)
+    count = _Counter(on_progress or (lambda _: None), source.n_rows)
+    yield from _answer(engine, batches, _Columns(engine, text, scores, ".jsonl"), count, skip=0)
+
+
+def _opened(engine: Engine, input: Path, text: str) -> tuple[Iterator[pa.RecordBatch], _Scan]:
+    from luban.data.raw import Named
+    from luban.data.read import stream
+
+    batches = stream(input, Named(text, ""), engine.task.kind, ROWS_PER_CHUNK, labelled=False)
+    # From here on the file is known to be there and of a kind that can be read.
+    return batches, _Scan.of(input) if input.is_file() else _Scan("", 0)
 
 
 def _write(

@@ -37,10 +37,10 @@ def command(
 
     FILE may be csv, tsv, jsonl, json, parquet, xlsx, or a .txt with one text a line. With -o the answers are written
     beside the file's own columns, in its order, and a stopped call goes on where it was. Without it they go to stdout
-    as JSON lines. Without FILE and --text, each line of stdin is a text.
+    as JSON lines, as they are made. Without FILE and --text, each line of stdin is a text.
     """
     from luban.cli.show import answers
-    from luban.stages.predicting import newest_bundle, predict_file
+    from luban.stages.predicting import answer_file, newest_bundle, predict_file
 
     piped = file is None and not texts
     if texts and file is not None:
@@ -55,12 +55,13 @@ def command(
     if file is None:
         answers.write(show, folder, texts if texts else answers.stdin_blocks(), scores=scores, threads=threads)
         return
-    kept = output is not None and resume
-    with show.progress(goes_on=kept, beside_answers=output is None) as on_progress, answers.aside(output) as place:
+    if output is None:
+        with show.progress(beside_answers=True) as on_progress:
+            blocks = answer_file(folder, file, text=column, scores=scores, threads=threads, on_progress=on_progress)
+            answers.write_rows(blocks)
+        return
+    with show.progress(goes_on=resume) as on_progress:
         done = predict_file(
-            folder, file, place, text=column, scores=scores, resume=resume, threads=threads, on_progress=on_progress
+            folder, file, output, text=column, scores=scores, resume=resume, threads=threads, on_progress=on_progress
         )
-        if output is None:
-            answers.copy_to_stdout(place)
-    if output is not None:
-        show.give("predict", answers.summary_facts(done), lambda: answers.summary(done))
+    show.give("predict", answers.summary_facts(done), lambda: answers.summary(done))

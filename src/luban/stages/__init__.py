@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from luban.stages.compressing import CompressResult, compress
     from luban.stages.flow import check, export, run, train
     from luban.stages.machine import bases, doctor
-    from luban.stages.predicting import newest_bundle, predict_file, predict_texts
+    from luban.stages.predicting import answer_file, newest_bundle, predict_file, predict_texts
     from luban.stages.record import RunResult, StageResult
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "InitResult",
     "RunResult",
     "StageResult",
+    "answer_file",
     "bases",
     "check",
     "compress",
@@ -39,7 +40,7 @@ _HOMES = {
     "compressing": ("CompressResult", "compress"),
     "flow": ("check", "export", "run", "train"),
     "machine": ("bases", "doctor"),
-    "predicting": ("newest_bundle", "predict_file", "predict_texts"),
+    "predicting": ("answer_file", "newest_bundle", "predict_file", "predict_texts"),
     "record": ("RunResult", "StageResult"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

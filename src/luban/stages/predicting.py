@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from luban.records import Listener, ignore
 from luban.stages.places import BUNDLE, COMPRESSED, RUNS
 
 if TYPE_CHECKING:
+    from luban.bundle.batch import Predicted
     from luban.records import Prediction
 
 
@@ -25,7 +26,7 @@ def predict_file(
     resume: bool = True,
     threads: int = 0,
     on_progress: Listener = ignore,
-) -> Any:
+) -> Predicted:
     """Answer every row of a file, in its order, with memory that does not grow with it.
 
     Args:
@@ -38,11 +39,28 @@ def predict_file(
         threads: of the matrix products; 0 uses every core.
         on_progress: told how far it has come.
     """
-    from luban.bundle.batch import predict_file as work
+    from luban.bundle import batch
     from luban.bundle.engine import Engine
 
     engine = Engine.open(bundle, threads=threads)
-    return work(engine, input, output, text=text, scores=scores, resume=resume, on_progress=on_progress)
+    return batch.predict_file(engine, input, output, text=text, scores=scores, resume=resume, on_progress=on_progress)
+
+
+def answer_file(
+    bundle: Path,
+    input: Path,
+    *,
+    text: str | None = None,
+    scores: bool = False,
+    threads: int = 0,
+    on_progress: Listener = ignore,
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows that `predict_file` would write as JSON lines, some at a time, as they are answered."""
+    from luban.bundle import batch
+    from luban.bundle.engine import Engine
+
+    engine = Engine.open(bundle, threads=threads)
+    yield from batch.answer_file(engine, input, text=text, scores=scores, on_progress=on_progress)
 
 
 def predict_texts(bundle: Path, texts: Sequence[str], *, threads: int = 0) -> list[Prediction]:

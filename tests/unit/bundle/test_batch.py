@@ -17,7 +17,7 @@ from unit.bundle.made import LABELS, Made, texts
 
 from luban import files
 from luban.bundle import batch
-from luban.bundle.batch import predict_file
+from luban.bundle.batch import answer_file, predict_file
 from luban.bundle.engine import Engine
 from luban.errors import Conflict, DataError
 from luban.records import Progress
@@ -133,6 +133,17 @@ def test_another_column_of_text(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="review"):
         predict_file(engine, source, tmp_path / "more.jsonl")
     assert not list(tmp_path.glob("more*"))
+
+
+def test_answers_are_given_as_they_are_made(engine: Engine, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "new.jsonl", rows_of(N_ROWS))
+    told: list[Progress] = []
+    blocks = answer_file(engine, source, scores=True, on_progress=told.append)
+    first = next(blocks)
+    assert not told or told[-1].done < N_ROWS, "all rows were answered before the first came"
+    predict_file(engine, source, tmp_path / "answers.jsonl", scores=True)
+    assert [*first, *(row for block in blocks for row in block)] == read_jsonl(tmp_path / "answers.jsonl")
+    assert told[-1].done == N_ROWS
 
 
 def test_without_an_output_the_rows_come_back(engine: Engine, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ An answer to a text is the same JSON as the line of a file that `luban predict F
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,27 +111,11 @@ def draw(text: str, prediction: Prediction, *, scores: bool) -> Text:
     return line
 
 
-@contextmanager
-def aside(output: Path | None) -> Iterator[Path]:
-    """Yield where a file's answers are written: the output, or a file that lasts as long as the block.
-
-    Answers for stdout wait in a file rather than in memory, which a large input would fill.
-    """
-    if output is not None:
-        yield output
-        return
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="luban-answers-") as folder:
-        yield Path(folder) / "answers.jsonl"
-
-
-def copy_to_stdout(path: Path) -> None:
-    """Write a file of answers to stdout."""
-    with path.open(encoding="utf-8", newline="") as file:
-        while block := file.read(_BLOCK_BYTES):
-            sys.stdout.write(block)
-    sys.stdout.flush()
+def write_rows(blocks: Iterable[Sequence[Mapping[str, Any]]]) -> None:
+    """Write rows of answers to stdout as JSON lines, each block at once, as a file of answers has them."""
+    for block in blocks:
+        sys.stdout.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in block)
+        sys.stdout.flush()
 
 
 def summary_facts(done: Predicted) -> dict[str, Any]:
