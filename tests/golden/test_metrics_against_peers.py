@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from luban.metrics.calibrate import brier, fit_temperature, nll, sigmoid, softmax
+from luban.metrics.calibrate import fit_temperature, sigmoid, softmax
 from luban.metrics.classify import (
     auroc,
-    average_precision,
     classify_per_label,
     classify_scores,
-    label_ranking,
 )
 from luban.metrics.interval import mcnemar, wilson
 from luban.metrics.tag import tag_per_label, tag_scores
@@ -111,11 +109,9 @@ def test_multi_label_scores(metrics, seed: int, n: int, k: int) -> None:
     if usable.any():
         expected = metrics.roc_auc_score(gold[:, usable], shares[:, usable], average="macro")
         assert scores["auroc"].value == pytest.approx(expected, **CLOSE)
-        precision = metrics.average_precision_score(gold[:, gold.any(axis=0)], shares[:, gold.any(axis=0)])
-        assert average_precision(gold, shares) == pytest.approx(precision, **CLOSE)
-    assert label_ranking(gold, shares) == pytest.approx(
-        metrics.label_ranking_average_precision_score(gold, shares), **CLOSE
-    )
+    expected = metrics.label_ranking_average_precision_score(gold, shares)
+    assert scores["label_ranking"].value == pytest.approx(expected, **CLOSE)
+    assert scores["label_ranking"].low <= expected <= scores["label_ranking"].high
 
 
 def test_real_questions(metrics, data_sets: Path) -> None:
@@ -190,15 +186,11 @@ def test_temperature_is_the_minimum_that_scipy_finds(metrics) -> None:
     assert fit_temperature(logits, targets) == pytest.approx(np.exp(best), rel=0.01)
 
 
-def test_likelihood_brier_areas_and_tests(metrics) -> None:
+def test_areas_and_tests(metrics) -> None:
     from scipy.stats import binomtest
 
     targets, shares = single(5, 500, 4, 1.0)
-    assert nll(shares, targets) == pytest.approx(metrics.log_loss(targets, shares, labels=range(4)), **CLOSE)
     gold = np.eye(4, dtype=bool)[targets]
-    assert brier(shares, gold) == pytest.approx(
-        metrics.brier_score_loss(targets, shares, labels=list(range(4)), scale_by_half=False), **CLOSE
-    )
     tied = np.round(shares, 1)
     areas = [metrics.roc_auc_score(gold[:, label], tied[:, label]) for label in range(4)]
     assert auroc(gold, tied)[0] == pytest.approx(np.mean(areas), **CLOSE)

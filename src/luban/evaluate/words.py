@@ -29,6 +29,7 @@ _TABLE: dict[str, tuple[str, str]] = {
     "score.selective_accuracy": ("Accuracy where answered", "作答部分的准确率"),
     "score.subset_accuracy": ("All labels right", "标签全对的比例"),
     "score.hamming": ("Hamming loss", "汉明损失"),
+    "score.label_ranking": ("Label ranking precision", "标签排序精确率"),
     "score.f1": ("Entity F1", "实体 F1"),
     "score.precision": ("Precision", "精确率"),
     "score.recall": ("Recall", "召回率"),
@@ -44,6 +45,10 @@ _TABLE: dict[str, tuple[str, str]] = {
     "about.selective_accuracy": ("among the rows that were answered", "只算作答的数据"),
     "about.subset_accuracy": ("rows with exactly the right labels", "标签完全正确的数据比例"),
     "about.hamming": ("share of single decisions that are wrong; lower is better", "单个判断出错的比例；越低越好"),
+    "about.label_ranking": (
+        "how far right labels come first by probability, whatever the thresholds",
+        "正确标签按概率排在前面的程度，与阈值无关",
+    ),
     "about.f1": ("edges and label both right, over all entities", "边界与标签都对才算，合计所有实体"),
     "about.precision": ("entities given that are right", "给出的实体中正确的比例"),
     "about.recall": ("entities in the text that were found", "文中实体被找到的比例"),

@@ -127,19 +127,6 @@ def reliability(
     return result
 
 
-def brier(probabilities: NDArray[np.floating[Any]], gold: NDArray[np.bool_]) -> float:
-    """Return the Brier score of (N, K): the mean over rows of the summed squared distances (Brier 1950)."""
-    return float(((probabilities - gold) ** 2).sum(axis=-1).mean()) if len(gold) else 0.0
-
-
-def nll(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> float:
-    """Return the mean negative log-likelihood, in nats, of (N, K) probabilities for (N,) targets."""
-    if not len(targets):
-        return 0.0
-    given = probabilities[np.arange(len(targets)), targets]
-    return float(-np.log(np.maximum(given, np.finfo(np.float64).tiny)).mean())
-
-
 def fit_temperature(logits: NDArray[np.floating[Any]], targets: NDArray[Any], *, multi_label: bool = False) -> float:
     """Return the temperature by which to divide logits so that the targets become likeliest (Guo et al. 2017).
 

@@ -161,7 +161,7 @@ def classify_scores(
     Single label: accuracy, macro_f1, weighted_f1, micro_f1, macro_precision, macro_recall; with probabilities auroc
     and ece; where some rows have no answer, coverage (share answered) and selective_accuracy (accuracy on those).
     Multi-label: micro_f1, macro_f1, weighted_f1, macro_precision, macro_recall, subset_accuracy, hamming (loss, lower
-    is better); with probabilities auroc.
+    is better); with probabilities auroc and label_ranking, neither of which depends on thresholds.
 
     Args:
         gold: the right labels of each row.
@@ -235,7 +235,11 @@ def _ranked(answers: Answers, intervals: bool) -> dict[str, Score]:
     area, deviation = auroc(gold, answers.probabilities)
     if area is not None:
         scores["auroc"] = on_logit_scale(area, deviation, n) if intervals else Score(area, area, area, n)
-    if not answers.multi_label:
+    if answers.multi_label:
+        each = label_ranking(gold, answers.probabilities)
+        mean, error = float(each.mean()), float(each.std() / np.sqrt(n))
+        scores["label_ranking"] = on_logit_scale(mean, error, n) if intervals else Score(mean, mean, mean, n)
+    else:
         best = answers.probabilities.argmax(axis=1)
         confidence, correct = answers.probabilities[np.arange(n), best], gold[np.arange(n), best]
         error = ece(confidence, correct)
@@ -340,38 +344,24 @@ def _area(is_gold: Bools, scores: NDArray[np.floating[Any]]) -> tuple[float, NDA
     return float(own[is_gold].mean()), own
 
 
-def average_precision(gold: Bools, probabilities: NDArray[np.floating[Any]]) -> float | None:
-    """Return the mean over labels of the average precision, for labels with any gold row; None where none has one.
+def label_ranking(gold: Bools, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return each row's label ranking precision: of the labels ranked as high as a gold one, the share that is gold.
 
-    Average precision is the sum over thresholds of the rise in recall times the precision there. Arrays are (N, K).
+    The mean over rows is label ranking average precision (Schapire and Singer 2000). Rows with no gold label, or with
+    all of them, count as 1.
+
+    Args:
+        gold: (N, K).
+        probabilities: (N, K), or anything that ranks.
+
+    Returns:
+        (N,) shares, the mean over each row's gold labels.
     """
-    found = []
-    for label in np.flatnonzero(gold.any(axis=0)):
-        order = np.argsort(-probabilities[:, label], kind="stable")
-        sorted_scores, is_gold = probabilities[order, label], gold[order, label]
-        # Rows of equal probability pass a threshold together.
-        last = np.flatnonzero(np.append(np.diff(sorted_scores) != 0, True))
-        hits = np.cumsum(is_gold)[last]
-        precision = hits / (last + 1)
-        found.append(float((np.diff(hits, prepend=0) * precision).sum() / is_gold.sum()))
-    return float(np.mean(found)) if found else None
-
-
-def label_ranking(gold: Bools, probabilities: NDArray[np.floating[Any]]) -> float:
-    """Return label ranking average precision: of the labels ranked as high as a gold one, the share that is gold.
-
-    Rows with no gold label, or with all of them, count as 1. Arrays are (N, K); the value is 0 with no rows.
-    """
-    if not len(gold):
-        return 0.0
-    total = 0.0
-    for is_gold, scores in zip(gold, probabilities, strict=True):
-        n_gold = int(is_gold.sum())
-        if n_gold in (0, len(is_gold)):
-            total += 1.0
-            continue
-        levels, place = np.unique(-scores, return_inverse=True)
+    found = np.ones(len(gold))
+    for row in np.flatnonzero(gold.any(axis=1) & ~gold.all(axis=1)):
+        is_gold = gold[row]
+        levels, place = np.unique(-probabilities[row], return_inverse=True)
         all_above = np.cumsum(np.bincount(place, minlength=len(levels)))
         gold_above = np.cumsum(np.bincount(place[is_gold], minlength=len(levels)))
-        total += float((gold_above / all_above)[place[is_gold]].mean())
-    return total / len(gold)
+        found[row] = (gold_above / all_above)[place[is_gold]].mean()
+    return found

@@ -13,7 +13,8 @@ _BASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _WORD = re.compile(r"[A-Za-z]{2,}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z]{2,}", re.ASCII)
 _SCORE_NAME = re.compile(r"[a-z][a-z0-9_@]*", re.ASCII)
-_LOWER_IS_BETTER = ("loss", "ece")
+LOWER_IS_BETTER = ("loss", "ece", "hamming")
+"""Scores that fall as a model gets better."""
 
 
 def problems(settings: Tree, known_scores: Sequence[str] = ()) -> list[Problem]:
@@ -97,7 +98,7 @@ def _choose_by(settings: Tree, known: Sequence[str]) -> Iterator[Problem]:
     if not _is_score(name, known):
         hint = did_you_mean(name, [*known, "loss"]) if known else ""
         yield settings.problem(path, shown(written), "the name of a score", hint)
-    elif name in _LOWER_IS_BETTER and not written.startswith("-"):
+    elif name in LOWER_IS_BETTER and not written.startswith("-"):
         hint = f"{name} is better when lower, which the `-` before it says"
         yield settings.problem(path, shown(written), f"'-{name}'", hint)
 

@@ -19,6 +19,7 @@ from luban.files import digest_json, read_json
 from luban.models import checkpoint
 from luban.models.processor import Processor
 from luban.project import lock
+from luban.project.across import LOWER_IS_BETTER
 from luban.records import Bundle, Calibration, Prediction, Report
 from luban.stages import probing
 from luban.stages.parts import is_multi_label
@@ -126,10 +127,13 @@ def _gates(run: Run, report: Report) -> None:
     """
     gates = run.loaded.project.gates
     reached = {name: report.scores[name].value for name in gates}
-    missed = {name: reached[name] - least for name, least in gates.items() if reached[name] < least}
+    sign = {name: -1 if name in LOWER_IS_BETTER else 1 for name in gates}
+    short = {name: sign[name] * (gate - reached[name]) for name, gate in gates.items()}
+    missed = {name: by for name, by in short.items() if by > 0}
     if missed:
-        worst = min(missed, key=lambda name: missed[name])
-        told = "; ".join(f"{name} {report.scores[name]} is below {gates[name]}" for name in missed)
+        worst = max(missed, key=lambda name: missed[name])
+        sides = {name: "below" if sign[name] > 0 else "above" for name in missed}
+        told = "; ".join(f"{name} {report.scores[name]} is {side} {gates[name]}" for name, side in sides.items())
         raise BelowGate(
             told, measured=reached[worst], allowed=gates[worst],
             hint=f"see {run.folder / 'report.html'} for where it is wrong; no bundle was sealed",

@@ -38,7 +38,7 @@ def scores(options: Options) -> tuple[str, ...]:
     """Return the names of the scores that `Classify.score` gives, the main one first."""
     shared = ("weighted_f1", "macro_precision", "macro_recall", "auroc")
     if options.multi_label:
-        return ("micro_f1", "macro_f1", "subset_accuracy", "hamming", *shared)
+        return ("micro_f1", "macro_f1", "subset_accuracy", "hamming", "label_ranking", *shared)
     return ("accuracy", "macro_f1", "micro_f1", "ece", *shared)
 
 

@@ -7,12 +7,10 @@ import pytest
 
 from luban.metrics.calibrate import (
     abstain_threshold,
-    brier,
     choose_thresholds,
     ece,
     ece_score,
     fit_temperature,
-    nll,
     reliability,
     sigmoid,
     softmax,
@@ -83,13 +81,6 @@ def test_bins_hold_every_answer_once() -> None:
         assert sum(part.n for part in bins) == len(confidence)
         assert all(part.accuracy_low <= part.accuracy <= part.accuracy_high for part in bins)
     assert reliability(confidence, confidence > 0.5, bins=10)[0].n == 3
-
-
-def test_brier_and_likelihood_by_hand() -> None:
-    probabilities = np.array([[0.8, 0.2], [0.3, 0.7]])
-    assert brier(probabilities, np.array([[1, 0], [1, 0]], bool)) == pytest.approx((0.08 + 0.98) / 2)
-    assert nll(probabilities, np.array([0, 0])) == pytest.approx(-(np.log(0.8) + np.log(0.3)) / 2)
-    assert np.isfinite(nll(np.array([[0.0, 1.0]]), np.array([0])))
 
 
 def test_thresholds_beat_one_half_on_rows_that_were_not_used_to_choose_them() -> None:

@@ -14,6 +14,7 @@ from luban.metrics.classify import (
     classify_per_label,
     classify_scores,
     confusion,
+    label_ranking,
     probabilities,
 )
 from luban.records import LabelScores, Prediction, Score
@@ -102,6 +103,13 @@ def test_multi_label_rows_may_have_no_label_and_be_right() -> None:
 def test_confusion_counts_unknown_gold_and_missing_answers_last() -> None:
     table = confusion(np.array([0, 0, 1, -1]), np.array([0, 1, -1, 1]), 2)
     assert table.tolist() == [[1, 1, 0], [0, 0, 1], [0, 1, 0]]
+
+
+def test_label_ranking_by_hand() -> None:
+    gold = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]], bool)
+    shares = np.array([[0.9, 0.5, 0.1], [0.4, 0.4, 0.1], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3]])
+    # First row: 1 of 1, then 2 of 3 as high; second: tied with a wrong one; the others have nothing to rank.
+    np.testing.assert_allclose(label_ranking(gold, shares), [(1 + 2 / 3) / 2, 1 / 2, 1, 1])
 
 
 def test_auroc_of_a_ranking_without_skill_is_a_half_whatever_the_ties() -> None:

@@ -16,8 +16,10 @@ from luban.errors import BelowGate
 from luban.files import verify
 from luban.models.facts import BaseFolder
 from luban.project.load import Loaded, load
-from luban.records import Progress
+from luban.records import Progress, Report, Score
 from luban.stages import run, train
+from luban.stages.evaluating import _gates
+from luban.stages.record import Run
 
 PROJECT = """
 name: shop
@@ -148,3 +150,12 @@ def test_a_missed_gate_leaves_the_report_and_the_bundle_from_before(project: Pla
     assert verify(folder / "bundle") == before
     assert {file.name: file.stat().st_mtime_ns for file in (folder / "bundle").iterdir()} == times
     assert (folder / "report.json").is_file()
+
+
+def test_a_gate_of_a_score_that_falls_with_quality_is_the_most_it_may_be(project: Place) -> None:
+    scores = {"accuracy": Score(0.9, 0.8, 0.95, 100), "ece": Score(0.08, 0.05, 0.1, 100)}
+    report = Report("shop", "classify", scores, {}, {}, {})
+    _gates(Run(project({"gates": {"accuracy": 0.9, "ece": 0.08}})), report)
+    with pytest.raises(BelowGate, match=r"ece .* is above 0\.05") as caught:
+        _gates(Run(project({"gates": {"accuracy": 0.9, "ece": 0.05}})), report)
+    assert (caught.value.measured, caught.value.allowed) == (0.08, 0.05)
