@@ -153,7 +153,10 @@ class Encoded:
     """(W,) int64: the row that a window was cut from, never decreasing."""
     n_rows: int
     units: np.ndarray | None = None
-    """tag: (T,) int32, the index within its row of the unit whose first token stands here; -1 elsewhere."""
+    """tag: (T,) int32, the index within its row of the unit whose first token stands here; -1 elsewhere.
+
+    None for classify: with units, `targets` are by token, without them by window.
+    """
     targets: np.ndarray | None = None
     """classify: (W,) int64, or (W, labels) float32 for multi-label. tag: (T,) int64, -100 where nothing is asked."""
 

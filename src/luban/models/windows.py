@@ -43,13 +43,16 @@ def token_places(encoded: Encoded, windows: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def pad(encoded: Encoded, windows: np.ndarray, pad_id: int) -> dict[str, np.ndarray]:
-    """Return `input_ids`, `attention_mask` (B, L) and, where the rows have targets, `targets` (B, ...) or (B, L)."""
+    """Return `input_ids`, `attention_mask` (B, L) and, where the rows have targets, `targets`.
+
+    Rows cut into units have a target a token, (B, L); others one a window, (B, ...).
+    """
     places, real = token_places(encoded, windows)
     ids = np.full(real.shape, pad_id, np.int64)
     ids[real] = encoded.ids[places[real]]
     batch = {"input_ids": ids, "attention_mask": real.astype(np.int64)}
     if encoded.targets is not None:
-        if len(encoded.targets) == len(encoded):
+        if encoded.units is None:
             batch["targets"] = encoded.targets[windows]
         else:
             targets = np.full(real.shape, IGNORED, np.int64)

@@ -62,9 +62,17 @@ def test_prediction_batches_hold_every_window_once(found: np.ndarray) -> None:
 @pytest.mark.parametrize("per_token", [False, True])
 def test_padding_keeps_ids_and_targets(per_token: bool) -> None:
     targets = np.array([7, 8, -100, 9, 1, 2]) if per_token else np.array([3, 4])
-    encoded = Encoded(np.array([5, 6, 7, 8, 9, 4], np.int32), np.array([0, 4, 6]), np.array([0, 1]), 2, targets=targets)
+    units = np.array([0, 1, -1, 2, 0, 1], np.int32) if per_token else None
+    ids, offsets, rows = np.array([5, 6, 7, 8, 9, 4], np.int32), np.array([0, 4, 6]), np.array([0, 1])
+    encoded = Encoded(ids, offsets, rows, 2, units=units, targets=targets)
     batch = pad(encoded, np.array([1, 0]), pad_id=0)
     assert batch["input_ids"].tolist() == [[9, 4, 0, 0], [5, 6, 7, 8]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
     wanted = [[1, 2, -100, -100], [7, 8, -100, 9]] if per_token else [4, 3]
     assert batch["targets"].tolist() == wanted
+
+
+def test_targets_of_units_stay_by_token_where_each_window_is_one_token() -> None:
+    ids, targets = np.array([5, 6], np.int32), np.array([7, 8])
+    encoded = Encoded(ids, np.array([0, 1, 2]), np.array([0, 1]), 2, units=np.zeros(2, np.int32), targets=targets)
+    assert pad(encoded, np.array([1, 0]), pad_id=0)["targets"].tolist() == [[8], [7]]
