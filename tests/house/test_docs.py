@@ -68,7 +68,7 @@ def shown(page: Path, program: str) -> Iterator[Shown]:
     """Yield the command lines of a program, in fences of shell and in the running text."""
     lines = [line for body in fences(page, "", "sh", "bash", "console") for line in body.splitlines()]
     for line in [*lines, *inline(page)]:
-        for part in re.split(r"&&|\|\|", line.split("#")[0]):
+        for part in re.split(r"&&|\|+", line.split("#")[0]):
             part = part.strip().removeprefix("$ ")
             if part.split(" ")[0].endswith(program) and not re.search(r"[{}<>]", part):
                 yield Shown(shlex.split(part)[1:], part)
@@ -146,7 +146,10 @@ def test_every_command_and_option_is_there(page: Path) -> None:
         options = {name for one in found.get_params(context) for name in (*one.opts, *one.secondary_opts)}
         unknown = [word for word in words[1:] if word.startswith("-") and word.split("=")[0] not in options]
         assert not unknown, f"{named(page)}: {line}"
-        overridden = [word.split("=")[0] for word in words[1:] if re.fullmatch(r"[a-z_.]+=\S*", word)]
+        takes = {name for one in found.get_params(context) if not getattr(one, "is_flag", True) for name in one.opts}
+        values = {place + 1 for place, word in enumerate(words) if word in takes}
+        rest = [word for place, word in enumerate(words) if place and place not in values]
+        overridden = [word.split("=")[0] for word in rest if re.fullmatch(r"[a-z_.]+=\S*", word)]
         assert set(overridden) <= SETTINGS, f"{named(page)}: {line}"
 
 

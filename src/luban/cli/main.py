@@ -32,6 +32,17 @@ COMMANDS = {
 """Name -> one line of help, in the order of use. A command's module is imported when it is asked for."""
 
 
+# click keeps the lines of a paragraph apart where it begins with a backspace.
+_HELP = """Luban takes a labelled file to a small, fast, sealed model that answers.
+
+\b
+luban init reviews.csv --label sentiment
+luban check
+luban run
+luban predict new.jsonl -o answers.jsonl
+"""
+
+
 class Commands(click.Group):
     """The group of all commands, none of them imported before it is asked for."""
 
@@ -70,6 +81,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @click.group(
     cls=Commands,
+    help=_HELP,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="`luban COMMAND --help` tells of one command.",
@@ -77,14 +89,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
 @click.pass_context
 def group(ctx: click.Context) -> None:
-    r"""Luban takes a labelled file to a small, fast, watched model in production.
-
-    \b
-    luban init reviews.csv --label sentiment
-    luban check
-    luban run
-    luban predict new.jsonl -o answers.jsonl
-    """
+    """Show the help where no command is given."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

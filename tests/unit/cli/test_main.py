@@ -63,6 +63,13 @@ def test_help_lists_the_commands_in_the_order_of_use(capsys: pytest.CaptureFixtu
     assert [name for name in listed if name in COMMANDS] == list(COMMANDS)
 
 
+def test_help_shows_the_first_commands_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    told = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "luban init reviews.csv --label sentiment" in told
+    assert "luban predict new.jsonl -o answers.jsonl" in told
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_shows_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
