@@ -11,7 +11,7 @@ Legend: W windows, T tokens, K outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from luban.records import Encoded
     from luban.tasks import Task
 
-__all__ = ["Candidate", "GraphMethod", "Material", "ModelMethod", "catalogue", "make", "told", "works_on"]
+__all__ = ["Candidate", "GraphMethod", "Material", "ModelMethod", "as_json", "catalogue", "make", "told", "works_on"]
 
 
 @dataclass(frozen=True)
@@ -101,5 +101,21 @@ def make(step: Plugin) -> Any:
 
 
 def told(plan: Sequence[Plugin]) -> str:
-    """Return a plan in one line, e.g. `layers keep=3, quantise`."""
-    return ", ".join(" ".join([step.kind, *(f"{k}={v}" for k, v in step.options.items())]) for step in plan)
+    """Return a plan in one line, with the options that are not as the method has them: `layers keep=2, quantise`."""
+    return ", ".join(
+        " ".join(str(value) if name == "kind" else f"{name}={value}" for name, value in step.items())
+        for step in as_json(plan)
+    )
+
+
+def as_json(plan: Sequence[Plugin]) -> list[dict[str, Any]]:
+    """Return a plan as it stands in a project file, options that are as their method has them left out."""
+    plain = {step.kind: {item.name: item.default for item in fields(_options(step.kind))} for step in plan}
+    return [
+        {"kind": step.kind, **{name: value for name, value in step.options.items() if plain[step.kind][name] != value}}
+        for step in plan
+    ]
+
+
+def _options(kind: str) -> Any:
+    return catalogue.load(kind).Options

@@ -13,9 +13,9 @@ from typing import Any
 
 from luban.bundle import parity
 from luban.bundle.runtimes import onnx as onnx_runtime
-from luban.compress import Candidate, Material, make, told, works_on
+from luban.compress import Candidate, Material, as_json, make, told, works_on
 from luban.data.sample import evenly_by_length
-from luban.errors import LubanError, Problem, ProjectError
+from luban.errors import LubanError, Problem, ProjectError, TrainError
 from luban.files import digest_json, new_folder, read_json, seal, verify, write_json
 from luban.models import checkpoint
 from luban.models.processor import Processor
@@ -27,6 +27,14 @@ MODELS, GRAPHS, STATES = "models", "graphs", "states"
 FACTS = "steps.json"
 EXAMPLE_ROWS = 256
 """Training rows on which graphs are compared with their models, and by which steps on graphs are calibrated."""
+
+
+class Refused(LubanError):
+    """A step can't be done on this model."""
+
+    def __init__(self, step: Plugin, error: LubanError) -> None:
+        super().__init__(error.message, hint=error.hint)
+        self.step = step
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Workshop:
         """Return what a plan makes: from now, or as it was made before.
 
         Raises:
-            LubanError: a step can't be done on this model; what was finished before it stays.
+            Refused: a step can't be done on this model; what was finished before it stays.
             ParityFailed: the exported model does not answer as the torch model does.
         """
         plan = tuple(plan)
@@ -97,7 +105,12 @@ class Workshop:
         states = self._place(STATES, plan)
         before = self.candidate(plan[:-1])
         self._material.on_progress(_progress(f"{told(plan)}: {step.kind}"))
-        found: Candidate = make(step).apply(before, replace(self._material, folder=states))
+        try:
+            found: Candidate = make(step).apply(before, replace(self._material, folder=states))
+        except TrainError:
+            raise
+        except LubanError as error:
+            raise Refused(step, error) from error
         facts = {**self.parts.task, "facts": self._material.task.facts(found.model.head), "compressed": found.facts}
         checkpoint.save(found.model, checkpoint.Parts(facts, self.parts.base, found.processor), folder)
         shutil.rmtree(states, ignore_errors=True)
@@ -118,7 +131,10 @@ class Workshop:
             graph = aside / onnx_runtime.GRAPH
             for step in on_graph:
                 self._material.on_progress(_progress(f"{told((*on_model, *on_graph))}: {step.kind}"))
-                changed, seen = make(step).apply(graph.read_bytes(), example, onnx_runtime.open_graph)
+                try:
+                    changed, seen = make(step).apply(graph.read_bytes(), example, onnx_runtime.runner)
+                except LubanError as error:
+                    raise Refused(step, error) from error
                 graph.write_bytes(changed)
                 facts = {**facts, step.kind: seen}
             candidate.processor.to_dir(aside)
@@ -130,8 +146,7 @@ class Workshop:
         return self._material.task.encode(evenly_by_length(self._material.train, EXAMPLE_ROWS), processor)
 
     def _place(self, kind: str, plan: tuple[Plugin, ...]) -> Path:
-        steps = [{"kind": step.kind, "options": dict(step.options)} for step in plan]
-        return self._folder / kind / digest_json({"key": self._key, "steps": steps})[:16]
+        return self._folder / kind / digest_json({"key": self._key, "steps": as_json(plan)})[:16]
 
 
 def _is_sealed(folder: Path) -> bool:

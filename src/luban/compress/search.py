@@ -15,9 +15,9 @@ from typing import Any
 
 from luban.bundle.engine import Engine
 from luban.bundle.runtimes import onnx as onnx_runtime
-from luban.compress import told
-from luban.compress.build import Built, Workshop
-from luban.errors import BelowGate, LubanError
+from luban.compress import as_json, told
+from luban.compress.build import Built, Refused, Workshop
+from luban.errors import BelowGate
 from luban.evaluate.compare import compare
 from luban.evaluate.measure import Measure
 from luban.metrics.interval import Difference
@@ -68,7 +68,7 @@ class Point:
     def to_json(self) -> dict[str, Any]:
         """Return the form in which it stands in compress.json."""
         return {
-            "plan": [{"kind": step.kind, **step.options} for step in self.plan],
+            "plan": as_json(self.plan),
             "size_mb": round(self.size_mb, 3), "latency_ms": round(self.latency_ms, 4),
             "p99_ms": round(self.p99_ms, 4), "rows_per_s": round(self.rows_per_s, 1),
             "score": self.score.to_json(), "lost": self.lost.to_json(),
@@ -189,7 +189,13 @@ def search(
     started = time.monotonic()
     yield scales.weigh(workshop.build(()), 0.0)
     hopeless: list[tuple[Plugin, ...]] = []
-    for number, plan in enumerate(map(tuple, plans), start=1):
+    refused: list[Plugin] = []
+    tried: list[tuple[Plugin, ...]] = []
+    for number, planned in enumerate(plans, start=1):
+        plan = tuple(step for step in planned if step not in refused)
+        if not plan or plan in tried:
+            continue
+        tried.append(plan)
         name = told(plan)
         if time.monotonic() - started > minutes * 60:
             on_progress(
@@ -203,8 +209,12 @@ def search(
         begun = time.monotonic()
         try:
             point = scales.weigh(workshop.build(plan), time.monotonic() - begun)
-        except LubanError as error:
-            on_progress(Progress("compress", f"{name}: can't be done here: {str(error).splitlines()[0]}"))
+        except Refused as error:
+            if len(plans) == 1:
+                raise
+            # Plans that have more than this step are tried without it.
+            refused.append(error.step)
+            on_progress(Progress("compress", f"{name}: can't be done on this model: {error.message}"))
             continue
         if point.lost.low > _HOPELESS * lose:
             hopeless.append(plan)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from luban.bundle import seal as sealing
 from luban.bundle.engine import Engine
-from luban.compress import Candidate, Material, told
+from luban.compress import Candidate, Material, as_json, told
 from luban.compress.build import Workshop
 from luban.compress.ladder import Shape, ladder
 from luban.compress.search import Budget, Point, Scales, choose, frontier, search, shown
@@ -181,7 +181,7 @@ class _Work:
             base=self.parts.base, runtime=built.runtime, graph=built.folder, processor=built.processor,
             calibration=engine.calibration, report=report, languages=project.data.languages,
             reference=engine.reference(task.inputs(self.ready.splits.validation.table)),
-            project={**lock.resolved(project), "plan": [{"kind": s.kind, **s.options} for s in chosen.plan]},
+            project={**lock.resolved(project), "plan": as_json(chosen.plan)},
         )  # fmt: skip
         return lost, bundle
 
@@ -216,6 +216,5 @@ def _teacher(source: Path) -> Candidate:
 
 def _remember(project: Loaded, plan: Sequence[Plugin]) -> None:
     """Write the plan into the project file, whose other lines and comments stay as they are."""
-    steps = [{"kind": step.kind, **step.options} for step in plan]
     path = Path(project.source)
-    write_text(path, with_plan(path.read_text("utf-8"), steps))
+    write_text(path, with_plan(path.read_text("utf-8"), as_json(plan)))

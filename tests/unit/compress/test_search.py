@@ -35,7 +35,7 @@ def test_the_frontier_holds_what_nothing_beats_in_everything() -> None:
 
 
 def test_equal_points_stay_both() -> None:
-    one, other = point(10, 4.0, 0.89, step("a")), point(10, 4.0, 0.89, step("b"))
+    one, other = point(10, 4.0, 0.89, step("layers")), point(10, 4.0, 0.89, step("prune"))
     assert frontier([one, other]) == [one, other]
 
 
@@ -45,8 +45,8 @@ def test_of_what_keeps_the_budget_the_smallest_and_fastest_is_chosen() -> None:
 
 
 def test_a_budget_that_nothing_keeps_names_the_nearest() -> None:
-    near = point(13, 3.0, 0.897, step("vocabulary"), step("quantise", bits=8))
-    with pytest.raises(BelowGate, match=r"nearest is vocabulary, quantise bits=8: 13\.0 MB") as caught:
+    near = point(13, 3.0, 0.897, step("vocabulary"), step("quantise", bits=4))
+    with pytest.raises(BelowGate, match=r"nearest is vocabulary, quantise bits=4: 13\.0 MB") as caught:
         choose([WHOLE, near, point(5, 1.0, 0.8)], Budget(size_mb=12, latency_ms=10))
     assert caught.value.measured == pytest.approx(13 / 12)
 

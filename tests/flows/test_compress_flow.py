@@ -1,0 +1,113 @@
+"""`luban compress` from a finished run to a second, smaller bundle, and what happens where nothing keeps the budget."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from luban.bundle.engine import Engine
+from luban.errors import BelowGate, ProjectError
+from luban.files import read_json
+from luban.models import tiny
+from luban.project.load import load
+from luban.stages import compress, newest_bundle, run
+
+PROJECT = """\
+name: small
+task: {kind: classify}
+base: base
+max_length: 32
+data: {train: rows.jsonl, split: {validation: 0.2, test: 0.3}}
+train: {epochs: 6, learning_rate: 3.0e-3, batch_size: 16, threads: 1}  # quick
+evaluate: {baselines: [majority]}
+compress:
+  minutes: 5  # enough
+"""
+WORDS = {"good": ["lovely", "warm", "kind", "好吃", "喜欢"], "bad": ["cold", "rude", "late", "难吃", "讨厌"]}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a project that was run."""
+    folder = tmp_path_factory.mktemp("small")
+    rng = random.Random(3)
+    rows = [
+        {"text": " ".join(rng.choices(WORDS[label], k=5)) + f" {number}", "label": label}
+        for number in range(150)
+        for label in WORDS
+    ]
+    tiny.make(folder / "base", [row["text"] for row in rows])
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
+    (folder / "luban.yaml").write_text(PROJECT, "utf-8")
+    run(load(folder / "luban.yaml"))
+    return folder
+
+
+@pytest.fixture
+def digest(finished: Path) -> Callable[[], str]:
+    """Return what tells the uncompressed bundle's digest."""
+    return lambda: str(read_json(finished / "runs/small/bundle/manifest.json")["digest"])
+
+
+def test_a_budget_is_kept_and_the_plan_written_down(finished: Path, digest: Callable[[], str]) -> None:
+    before = digest()
+    whole = sum(file.stat().st_size for file in (finished / "runs/small/bundle").iterdir())
+    made = compress(load(finished / "luban.yaml"), lose=0.05)
+    assert made.chosen is not None
+    assert made.bundle is not None
+    assert made.chosen in made.best
+    assert made.chosen.lost.value <= 0.05
+    assert made.chosen.plan, "the uncompressed model is never the smallest"
+    assert digest() == before
+    assert sum(file.stat().st_size for file in made.bundle.folder.iterdir()) < whole
+    assert newest_bundle(finished) == made.bundle.folder
+    text = (finished / "luban.yaml").read_text("utf-8")
+    assert "# quick" in text
+    assert [step.kind for step in load(finished / "luban.yaml").project.compress.plan] == [
+        step.kind for step in made.chosen.plan
+    ]
+    facts = read_json(made.folder / "compress.json")
+    assert facts["chosen"]["plan"] == made.chosen.to_json()["plan"]
+    assert len(facts["points"]) == len(made.points) > 3
+    page = (made.folder / "compress.html").read_text("utf-8")
+    assert "<script" not in page
+    assert made.chosen.name in page
+
+
+def test_the_smaller_bundle_answers_alike_everywhere(finished: Path) -> None:
+    engine = Engine.open(finished / "runs/small/compressed")
+    texts = ["lovely warm kind", "cold rude late", "难吃 讨厌", "喜欢", "something else", ""]
+    answers = engine.predict(texts)
+    assert [one.label for one in answers[:2]] == ["good", "bad"]
+    alone = [engine.predict([text])[0] for text in texts]
+    assert [one.label for one in alone] == [one.label for one in answers]
+    report = read_json(finished / "runs/small/compressed/metrics.json")
+    assert "uncompressed" in report["baselines"]
+
+
+def test_a_plan_in_the_project_file_is_done_as_it_stands(finished: Path) -> None:
+    project = load(finished / "luban.yaml", ["compress.plan=[{kind: quantise}]", "compress.lose_at_most=0.2"])
+    made = compress(project)
+    assert [point.name for point in made.points] == ["uncompressed", "quantise"]
+    assert made.chosen is not None
+
+
+def test_what_can_not_be_kept_names_the_nearest_and_leaves_the_whole_bundle(
+    finished: Path, digest: Callable[[], str]
+) -> None:
+    before = digest()
+    project = load(finished / "luban.yaml", ["compress.plan=[{kind: quantise}]"])
+    with pytest.raises(BelowGate, match=r"no plan keeps the budget; the nearest is \w+"):
+        compress(project, size_mb=0.001, minutes=0.0001)
+    assert digest() == before
+    assert not (finished / "runs/small/compressed").exists()
+
+
+def test_steps_in_the_wrong_order_are_told(finished: Path) -> None:
+    plan = "compress.plan=[{kind: quantise}, {kind: layers, keep: 1}]"
+    with pytest.raises(ProjectError, match="layers after quantise"):
+        compress(load(finished / "luban.yaml", [plan]))
