@@ -62,7 +62,8 @@ def _lead(facts: Mapping[str, Any], words: Words) -> str:
     if not lost:
         return first
     ends = {name: f"{lost[key] * 100:+.2f}" for name, key in (("lost", "value"), ("low", "low"), ("high", "high"))}
-    return f"{first} {words('frontier.on_test', **ends)}"
+    gap = "" if words.language == "zh" else " "
+    return first + gap + words("frontier.on_test", **ends)
 
 
 def _plan(steps: Sequence[Mapping[str, Any]], words: Words) -> str:

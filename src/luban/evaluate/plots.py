@@ -211,7 +211,7 @@ def scatter(points: Sequence[tuple[float, float, str, str]], title: str, x_title
         x_title: what the cost is.
         y_title: what the quality is.
     """
-    left, right, top, floor, size = 56.0, 328.0, 12.0, 288.0, 340.0
+    left, right, top, floor, size = 72.0, 332.0, 12.0, 288.0, 340.0
     costs = [math.log10(cost) for cost, *_ in points]
     low, high = min(costs), max(costs)
     pad = max((high - low) * 0.08, 0.05)

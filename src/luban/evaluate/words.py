@@ -62,7 +62,7 @@ _TABLE: dict[str, tuple[str, str]] = {
     "frontier.title": ("What a smaller model costs", "更小的模型要付出什么"),
     "frontier.chosen": (
         "Chosen: {plan}. {smaller} times smaller, {faster} times faster.",
-        "选定：{plan}。体积缩小 {smaller} 倍，速度提高 {faster} 倍。",
+        "选定：{plan}。体积为原来的 1/{smaller}，速度为原来的 {faster} 倍。",
     ),
     "frontier.none": ("No plan was chosen.", "尚未选定方案。"),
     "frontier.on_test": (
