@@ -118,10 +118,6 @@ class Processor:
     def _compact_json(self) -> str:
         return json.dumps(json.loads(self.tokenizer_json), ensure_ascii=False, separators=(",", ":"))
 
-    def open_whole(self) -> None:
-        """Open the whole vocabulary now, as a server does before its first request rather than amid its first ones."""
-        self._whole_tokenizer()
-
     def clean(self, texts: Sequence[str]) -> list[str]:
         """Clean texts as they are cleaned before tokenising."""
         return self._cleaner(texts)

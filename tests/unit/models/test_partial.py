@@ -156,6 +156,3 @@ def test_a_processor_opens_the_whole_once_it_is_asked_for_much(
     for _ in range(45):
         often.encode_texts(["我的卡" * (MOST_CHARACTERS // 4)])
     assert often._whole is not None
-    ready = Processor.from_dir(tmp_path)
-    ready.open_whole()
-    assert tokens(ready, texts) == tokens(whole, texts)
