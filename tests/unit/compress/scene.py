@@ -24,7 +24,7 @@ from luban.train.loop import Training, logits_of
 
 GOOD = ["lovely warm and kind", "so good , thank you", "a great day", "很好 很喜欢", "味道好极了", "fast and friendly"]
 BAD = ["cold rude and slow", "so bad , never again", "an awful day", "很差 不喜欢", "味道糟透了", "late and broken"]
-OTHER = ["warm day", "broken and rude", "很好 味道", "never late"]
+OTHER = ["warm weather", "broken and rude", "很好 味道", "never late"]
 STRANGE = [first + second for first in ("qua", "wex", "zor", "blim") for second in ("ting", "le", "mor", "x", "pen")]
 """Words that have pieces of their own and stand in no row."""
 KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
@@ -72,7 +72,7 @@ def table(kind: str, copies: int = 6) -> pa.Table:
 def make(factory: pytest.TempPathFactory, kind: str, *, epochs: int = 8, seed: int = 13, **sizes: int) -> Scene:
     """Train a tiny model of a kind of task and return it with its material."""
     folder = factory.mktemp("scene")
-    base = tiny.make(folder / "tiny", GOOD + BAD + OTHER * 2 + STRANGE * 2, **sizes)
+    base = tiny.make(folder / "tiny", (GOOD + BAD + OTHER + STRANGE) * 2, **sizes)
     name, options, labels = KINDS[kind]
     task, rows = make_task(name, options, labels), table(kind)
     settings = TrainSection(

@@ -32,6 +32,8 @@ WORKS_ON = "model"
 _STEP = 8
 """Units are kept in multiples of this, which suits the products of all processors."""
 _COMPARED = 8
+_WIDTHS = ("intermediate_size", "hidden_dim")
+"""What configurations call the width of the feed-forward part."""
 Chosen = Mapping[str, np.ndarray]
 """Path of the layer after them -> which units (of its inputs) stay, in their order."""
 
@@ -276,14 +278,14 @@ def narrower(model: TaskModel, inputs: Chosen) -> TaskModel:
     Raises:
         LubanError: this family can't be built so.
     """
-    weights = dict(model.body.state_dict())
-    n_units = {len(chosen) for chosen in inputs.values()}.pop()
+    weights, config = dict(model.body.state_dict()), {}
     for part in surgery.feed_forward(model.body):
         chosen, before = inputs[part.down], _linear(model.body, part.down).in_features
         times = _linear(model.body, part.up).out_features // before
         _cut(weights, part.up, np.concatenate([number * before + chosen for number in range(times)]), 0)
         _cut(weights, part.down, chosen, 1)
-    return surgery.rebuilt(model, weights, config={"intermediate_size": n_units})
+        config = {name: len(chosen) for name in _WIDTHS if getattr(model.body.config, name, None) == before}
+    return surgery.rebuilt(model, weights, config=config)
 
 
 def _cut(weights: dict[str, torch.Tensor], path: str, chosen: np.ndarray, axis: int) -> None:

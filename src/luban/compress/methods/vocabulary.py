@@ -71,9 +71,8 @@ class Vocabulary:
                 f"vocabulary: all {n_before:,} pieces would stay",
                 hint=f"set extra below {self.options.extra}, or leave vocabulary out of the plan",
             )
-        model = surgery.rebuilt(
-            candidate.model, _weights(candidate, trimmed), config=_config(candidate, trimmed, n_before)
-        )
+        weights, config = _weights(candidate, trimmed), _config(candidate, trimmed, n_before)
+        model = surgery.rebuilt(candidate.model, weights, config=config, shapes=_shapes(candidate, n_after))
         processor = Processor(before.settings, trimmed.tokenizer_json)
         found = Candidate(model, processor)
         self._check(candidate, found, trimmed, n_before, parts[0], material)
@@ -135,9 +134,10 @@ def _name(candidate: Candidate) -> str:
 
 def _fixed(candidate: Candidate) -> set[int]:
     """Return ids that must stay: those that the configuration names, and all below padding where it stands low."""
-    pad = candidate.processor.pad_id
+    special = _special(candidate)
+    pad = max(candidate.processor.pad_id, special.get("pad_token_id", 0))
     below = range(pad + 1) if pad < _LOW else (pad,)
-    return {*_special(candidate).values(), *below}
+    return {*special.values(), *below}
 
 
 def _special(candidate: Candidate) -> dict[str, int]:
@@ -153,6 +153,17 @@ def _config(candidate: Candidate, trimmed: Trimmed, n_before: int) -> dict[str, 
         for name, index in _special(candidate).items()
     }
     return {"vocab_size": len(trimmed.old_ids), **special}
+
+
+def _shapes(candidate: Candidate, n_tokens: int) -> dict[str, dict[str, list[int]]]:
+    """Return what the body has beyond its configuration; a matrix of token vectors in factors gets fewer rows."""
+    from luban.models import shapes
+
+    found = shapes.of(candidate.model.body)
+    path = _name(candidate).removesuffix(".lookup.weight")
+    if path in found.get("low_rank", {}):
+        found["low_rank"][path] = [n_tokens, *found["low_rank"][path][1:]]
+    return found
 
 
 def _weights(candidate: Candidate, trimmed: Trimmed) -> dict[str, torch.Tensor]:
