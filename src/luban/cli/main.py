@@ -140,8 +140,8 @@ def _prepare() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # Training's threads wait asleep. Spinning is a fifth faster on an idle machine; but beside one other busy process it
-    # was half as fast as this, and at times twenty times slower. OMP_WAIT_POLICY=active brings it back.
+    # Training's threads wait asleep. Spinning is a fifth faster on an idle machine, but beside one other busy process
+    # half as fast as this, and at times twenty times slower. OMP_WAIT_POLICY=active brings it back.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
