@@ -34,13 +34,24 @@ class Settings(Protocol):
     """What quantising needs of the options."""
 
     @property
-    def how(self) -> str: ...  # noqa: D102
+    def how(self) -> str:
+        """`static` or `dynamic`: where the ranges of activations come from."""
+        ...
+
     @property
-    def per_channel(self) -> bool: ...  # noqa: D102
+    def per_channel(self) -> bool:
+        """One scale an output rather than one a matrix."""
+        ...
+
     @property
-    def smooth(self) -> bool: ...  # noqa: D102
+    def smooth(self) -> bool:
+        """Move part of the activations' size into the weights."""
+        ...
+
     @property
-    def reduce_range(self) -> bool: ...  # noqa: D102
+    def reduce_range(self) -> bool:
+        """7 bits for weights, for processors whose sums of int8 products overflow."""
+        ...
 
 
 @dataclass(frozen=True)
