@@ -15,6 +15,9 @@ from unit.compress.scene import Scene, made
 from luban.bundle import parity, runtimes
 from luban.compress import Candidate, catalogue, make, works_on
 from luban.models import checkpoint
+from luban.models.base import BaseFolder, load_body
+from luban.models.heads import TaskModel
+from luban.models.processor import Processor, ProcessorSettings
 from luban.project.schema import Plugin
 from luban.tasks import make_head
 
@@ -147,3 +150,20 @@ def test_steps_follow_each_other_and_the_graph_answers_as_the_model(scene: Scene
 @pytest.mark.parametrize("scene", ["classify"], indirect=True)
 def test_the_graph_of_any_other_method_answers_as_the_model(name: str, scene: Scene, tmp_path: Path) -> None:
     check_export(apply(name, scene, tmp_path), scene, tmp_path)
+
+
+@pytest.mark.parametrize("scene", ["classify"], indirect=True)
+def test_a_real_base_is_cut_down_and_answers_as_its_graph(scene: Scene, minilm: BaseFolder, tmp_path: Path) -> None:
+    """Vocabulary and layers alone take most of it; rows of pieces that stay are read as before."""
+    material = scene.with_settings(tmp_path / "work")
+    processor = Processor(ProcessorSettings(max_length=32), (minilm.folder / "tokenizer.json").read_text("utf-8"))
+    whole = Candidate(
+        TaskModel(load_body(minilm), material.task.head(384, dropout=0.0, pooling="mean")).eval(), processor
+    )
+    words = make(Plugin(kind="vocabulary", options={"extra": 500})).apply(whole, material)
+    assert np.abs(scene.logits(words) - scene.logits(whole)).max() < CLOSE
+    short = make(Plugin(kind="layers", options={"keep": 1, "recover_epochs": 0.0})).apply(words, material)
+    assert size(short) < 0.15 * size(whole)
+    checkpoint.save(short.model, checkpoint.Parts(scene.task_json, minilm.facts, short.processor), tmp_path / "saved")
+    model, parts = checkpoint.load(tmp_path / "saved", make_head)
+    check_export(Candidate(model, parts.processor), scene, tmp_path)
