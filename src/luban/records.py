@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,14 @@ class LabelScores(Mapping[str, float]):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def items(self) -> ItemsView[str, float]:
+        """Return label and probability, all at once: to look each label up would take their square."""
+        return dict(zip(self.labels, self.row.tolist(), strict=True)).items()
+
+    def values(self) -> ValuesView[float]:
+        """Return the probabilities, all at once."""
+        return dict(self.items()).values()
+
     def __repr__(self) -> str:
         best = sorted(self.items(), key=lambda item: -item[1])[:3]
         shown = ", ".join(f"{label!r}: {score:.3f}" for label, score in best)
@@ -123,6 +131,8 @@ class Prediction:
     @property
     def score(self) -> float:
         """The probability of the best label, chosen or not; 0.0 where there are no labels."""
+        if isinstance(self.scores, LabelScores):
+            return float(self.scores.row.max(initial=0.0))
         return max(self.scores.values(), default=0.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -18,10 +19,13 @@ import torch
 from unit.bundle.made import MAX_LENGTH, Made, made
 
 from luban.bundle import parity, runtimes, seal
-from luban.errors import CorruptBundle, UnknownPlugin
+from luban.bundle.runtimes import onnx
+from luban.compress import make as make_method
+from luban.errors import CorruptBundle, LubanError, UnknownPlugin
 from luban.files import read_json
 from luban.models.heads import PooledHead, TaskModel
 from luban.models.windows import pad
+from luban.project.schema import Plugin
 from luban.records import Encoded
 
 CLOSE = 1e-4
@@ -32,7 +36,14 @@ KINDS = ("classify", "tag")
 def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Made]:
     """Return every runtime with a bundle of every task."""
     runtime, kind = request.param
+    there(runtime)
     return runtime, made(tmp_path_factory, kind, runtime)
+
+
+def there(runtime: str) -> None:
+    """Skip a test where what a runtime needs is not installed."""
+    if runtime == "openvino" and importlib.util.find_spec("openvino") is None:
+        pytest.skip("openvino is not installed: pip install 'luban[openvino]'")
 
 
 def opened(runtime: str, folder: Path) -> Any:
@@ -106,14 +117,15 @@ def test_another_process_seals_the_same_digest(tmp_path_factory: pytest.TempPath
         "from unit.bundle.made import make_bundle\n"
         "folder = Path(sys.argv[1])\n"
         "base = tiny.make(folder / 'tiny')\n"
-        "for runtime, kind in zip(sys.argv[2:], ('classify', 'tag')):\n"
-        "    print(make_bundle(folder / runtime, base, kind, runtime).bundle.digest)"
+        "for name in sys.argv[2:]:\n"
+        "    runtime, kind = name.split('-')\n"
+        "    print(make_bundle(folder / name, base, kind, runtime).bundle.digest)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONHASHSEED": "7"}
-    names = list(runtimes.catalogue)
+    names = ["onnx-classify", "onnx-tag", "torch-classify", "torch-tag"]
     command = [sys.executable, "-c", script, str(tmp_path), *names]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    mine = [made(tmp_path_factory, kind, runtime).bundle.digest for runtime, kind in zip(names, KINDS, strict=False)]
+    mine = [made(tmp_path_factory, kind, runtime).bundle.digest for runtime, kind in (n.split("-") for n in names)]
     assert ran.stdout.split() == mine
 
 
@@ -151,3 +163,39 @@ def test_families_of_encoders_export_and_fuse(family: str, random_body: Callable
     runner = runtimes.open("onnx", tmp_path, facts)
     found = parity.check(model, runner, rows, pad_id=0, per_token=False, max_difference=CLOSE)
     assert found["labels_agree"] == 1.0
+
+
+def test_bf16_is_only_for_who_asks_for_it(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    there("openvino")
+    it = made(tmp_path_factory, "classify", "onnx")
+    facts = runtimes.write("openvino", it.model, tmp_path, it.rows, precision="bf16")
+    assert facts["precision"] == "bf16"
+    assert runtimes.write("openvino", it.model, tmp_path, it.rows)["precision"] == "fp32"
+    for runtime in ("onnx", "torch"):
+        with pytest.raises(LubanError, match=f"{runtime} multiplies in fp32"):
+            runtimes.write(runtime, it.model, tmp_path, it.rows, precision="bf16")
+
+
+def test_openvino_tells_nobody_that_it_is_used(tmp_path_factory: pytest.TempPathFactory) -> None:
+    there("openvino")
+    it = made(tmp_path_factory, "classify", "openvino")
+    script = (
+        "import sys, luban\n"
+        "print(luban.load(sys.argv[1]).predict(['where is my card'])[0].label)\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry')])"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, str(it.folder)], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_openvino_takes_a_quantised_graph(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    there("openvino")
+    it = made(tmp_path_factory, "classify", "onnx")
+    graph, name = (it.folder / onnx.GRAPH).read_bytes(), onnx.GRAPH
+    small, _ = make_method(Plugin(kind="quantise")).apply(graph, it.rows, onnx.runner)
+    (tmp_path / name).write_bytes(small)
+    facts = read_json(it.folder / seal.BUNDLE)["runtime"]
+    here, there_ = runtimes.open("onnx", tmp_path, facts), runtimes.open("openvino", tmp_path, facts)
+    for what, (ids, mask) in batches(it.rows, it.processor.pad_id).items():
+        wanted, got = here.run(ids, mask), there_.run(ids, mask)
+        assert np.abs(wanted - got).max() < 0.02 * np.abs(wanted).max(), what

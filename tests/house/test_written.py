@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import itertools
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -175,7 +176,8 @@ def test_data_files_are_packaged() -> None:
 
 def test_every_package_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    extras = [packages for name, packages in project["optional-dependencies"].items() if name != "dev"]
+    wanted = [*project["dependencies"], *itertools.chain.from_iterable(extras)]
     declared = {requirement.split(">")[0].split("=")[0].strip().lower() for requirement in wanted}
     homes = metadata.packages_distributions()
     undeclared = {

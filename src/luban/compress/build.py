@@ -29,12 +29,12 @@ EXAMPLE_ROWS = 256
 """Training rows on which graphs are compared with their models, and by which steps on graphs are calibrated."""
 
 
-class Refused(LubanError):
-    """A step can't be done on this model."""
+class Refused(Exception):
+    """A step can't be done on this model. The search goes on without it; nobody above the search sees this."""
 
     def __init__(self, step: Plugin, error: LubanError) -> None:
-        super().__init__(error.message, hint=error.hint)
-        self.step = step
+        super().__init__(str(error))
+        self.step, self.error = step, error
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,10 @@ class Workshop:
             self._write(plan[:split], plan[split:], folder)
         found = read_json(folder / FACTS)
         return Built(plan, folder, found["runtime"], Processor.from_dir(folder), found["facts"])
+
+    def has(self, plan: Sequence[Plugin]) -> bool:
+        """Tell whether a plan was built before, so that building it costs nothing."""
+        return _is_sealed(self._place(GRAPHS, tuple(plan)))
 
     def candidate(self, plan: Sequence[Plugin]) -> Candidate:
         """Return the model that steps on models make, from now or from when it was made."""

@@ -183,7 +183,7 @@ def search(
         scales: measures them.
         plans: from cheap to dear.
         lose: what may be lost. A deeper cut of what has lost far too much already is passed over.
-        minutes: after so many no plan is begun.
+        minutes: after so many nothing more is built; what was built before is still measured.
         on_progress: told what is tried and found.
     """
     started = time.monotonic()
@@ -197,11 +197,9 @@ def search(
             continue
         tried.append(plan)
         name = told(plan)
-        if time.monotonic() - started > minutes * 60:
-            on_progress(
-                Progress("compress", f"{len(plans) - number + 1} plans were not tried: {minutes:g} minutes are over")
-            )
-            return
+        if time.monotonic() - started > minutes * 60 and not workshop.has(plan):
+            on_progress(Progress("compress", f"{name}: not tried, {minutes:g} minutes are over"))
+            continue
         if any(deeper(plan, than) for than in hopeless):
             on_progress(Progress("compress", f"{name}: passed over, a shallower cut lost too much already"))
             continue
@@ -211,10 +209,10 @@ def search(
             point = scales.weigh(workshop.build(plan), time.monotonic() - begun)
         except Refused as error:
             if len(plans) == 1:
-                raise
+                raise error.error from error
             # Plans that have more than this step are tried without it.
             refused.append(error.step)
-            on_progress(Progress("compress", f"{name}: can't be done on this model: {error.message}"))
+            on_progress(Progress("compress", f"{name}: can't be done on this model: {error.error.message}"))
             continue
         if point.lost.low > _HOPELESS * lose:
             hopeless.append(plan)
@@ -260,9 +258,19 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 def choose(points: Sequence[Point], budget: Budget) -> Point:
     """Return the point that keeps the budget at the least product of size and latency.
 
+    Args:
+        points: measured plans; the uncompressed model among them is no choice.
+        budget: what it may cost and lose.
+
     Raises:
         BelowGate: none keeps it; the message has the nearest.
     """
+    points = [point for point in points if point.plan]
+    if not points:
+        raise BelowGate(
+            "no plan was measured", measured=math.inf, allowed=1.0,
+            hint="give more minutes; what was told above says why plans could not be tried",
+        )  # fmt: skip
     good = [point for point in points if budget.excess(point) <= 1.0]
     if good:
         return min(good, key=lambda point: point.size_mb * point.latency_ms)

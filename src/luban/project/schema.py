@@ -177,8 +177,13 @@ class ExportSection:
 
     __pydantic_config__ = _STRICT
 
-    runtime: Literal["onnx", "torch"] = "onnx"
+    runtime: Literal["onnx", "openvino", "torch"] = "onnx"
     """What executes the bundle."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Precision of the matrix products. `bf16`, which only the runtime openvino has, changes logits by a tenth or so:
+    set `max_difference` to what you accept."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of the matrix products where nothing else is said when a bundle is opened; 0 uses every core."""
     max_difference: Positive = 1e-3
     """Largest difference of a logit from torch's that is accepted."""
 

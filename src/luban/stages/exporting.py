@@ -32,16 +32,18 @@ def export(run: Run, splits: Splits, task: Task) -> Mapping[str, Any]:
 
         model, parts = checkpoint.load(run.folder / CHECKPOINT, make_head)
         rows = task.encode(evenly_by_length(splits.validation.table, PARITY_ROWS), parts.processor)
-        kind = run.loaded.project.export.runtime
+        wanted = run.loaded.project.export
+        kind = wanted.runtime
         runtime = runtimes.catalogue.load(kind)
         run.tell("export", f"writing for {kind}")
         with new_folder(run.folder / GRAPH, replace=True) as aside:
-            facts = runtime.write(model, aside, rows)
+            facts = runtimes.write(kind, model, aside, rows, precision=wanted.precision)
+            facts |= {"threads": wanted.threads} if wanted.threads else {}
             run.tell("export", "comparing its answers with torch's")
             runner = runtime.open(aside, facts, run.loaded.project.train.threads)
             compared = parity.check(
                 model, runner, rows, pad_id=parts.processor.pad_id, per_token=task.per_token,
-                max_difference=run.loaded.project.export.max_difference,
+                max_difference=wanted.max_difference, precision=wanted.precision,
             )  # fmt: skip
             seal(aside, {"kind": "graph", "runtime": facts})
         return {"runtime": facts, "parity": compared}

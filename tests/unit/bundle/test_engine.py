@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,67 @@ def test_the_same_call_gives_the_same_bits(classifier: Made) -> None:
     wanted = first.logits(first.encode(rows))
     assert np.array_equal(first.logits(first.encode(rows)), wanted)
     assert np.array_equal(second.logits(second.encode(rows)), wanted)
+
+
+@pytest.mark.parametrize("kind", ["classify", "tag"])
+def test_rows_with_the_same_tokens_are_run_once(kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    opened = Engine.open(made(tmp_path_factory, kind, "onnx").folder, threads=1)
+    ran: list[int] = []
+
+    class Counting:
+        threads = 1
+
+        def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+            ran.append(len(input_ids))
+            found: np.ndarray = opened.runner.run(input_ids, attention_mask)
+            return found
+
+    once = texts(30, seed=21)
+    assert len({tuple(opened.encode([row]).ids) for row in once}) == len(once)
+    counted = dataclasses.replace(opened, runner=Counting())
+    order = [*range(30), *range(29, -1, -1), 3, 3]
+    wanted = counted.predict(once)
+    n_windows = len(counted.encode(once))
+    assert sum(ran) == n_windows >= 30
+    ran.clear()
+    answers = counted.predict([once[place] for place in order])
+    assert sum(ran) == n_windows
+    for place, answer in zip(order, answers, strict=True):
+        assert answer.labels == wanted[place].labels and answer.spans == wanted[place].spans
+        assert dict(answer.scores) == dict(wanted[place].scores)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_chunks_are_answered_as_one_by_one(threads: int, classifier: Made) -> None:
+    opened = Engine.open(classifier.folder, threads=threads)
+    chunks = [texts(n, seed=n) for n in (40, 3, 0, 25, 1, 60)]
+    found = list(opened.predict_chunks(iter(chunks)))
+    assert [len(answers) for answers in found] == [len(chunk) for chunk in chunks]
+    for chunk, answers in zip(chunks, found, strict=True):
+        wanted = opened.predict(chunk)
+        assert [dict(answer.scores) for answer in answers] == [dict(answer.scores) for answer in wanted]
+
+
+def test_chunks_are_read_no_further_ahead_than_needed(engine: Engine) -> None:
+    read: list[int] = []
+
+    def chunks() -> Iterator[list[str]]:
+        for number in range(50):
+            read.append(number)
+            yield texts(2, seed=number)
+
+    answers = engine.predict_chunks(chunks())
+    next(answers)
+    assert len(read) <= 3
+    answers.close()
+    assert len(read) <= 3
+
+
+def test_a_chunk_that_can_not_be_answered_fails_in_its_turn(engine: Engine) -> None:
+    answers = engine.predict_chunks([["fine"], ["fine", None], ["fine"]])
+    assert len(next(answers)) == 1
+    with pytest.raises(BadRequest, match="row 1: got nothing"):
+        next(answers)
 
 
 def test_many_threads_share_one_engine(engine: Engine) -> None:

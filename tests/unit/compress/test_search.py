@@ -26,6 +26,7 @@ def step(kind: str, **options: Any) -> Plugin:
     return Plugin(kind=kind, options=options)
 
 
+QUANTISE = step("quantise")
 WHOLE = point(90, 5.0, 0.9)
 
 
@@ -40,19 +41,27 @@ def test_equal_points_stay_both() -> None:
 
 
 def test_of_what_keeps_the_budget_the_smallest_and_fastest_is_chosen() -> None:
-    good, better, lossy = point(20, 3.0, 0.897), point(11, 3.0, 0.896), point(5, 1.0, 0.88)
+    good, better, lossy = (point(*costs, QUANTISE) for costs in ((20, 3.0, 0.897), (11, 3.0, 0.896), (5, 1.0, 0.88)))
     assert choose([WHOLE, good, better, lossy], Budget(size_mb=25, latency_ms=4)) is better
 
 
 def test_a_budget_that_nothing_keeps_names_the_nearest() -> None:
     near = point(13, 3.0, 0.897, step("vocabulary"), step("quantise", bits=4))
     with pytest.raises(BelowGate, match=r"nearest is vocabulary, quantise bits=4: 13\.0 MB") as caught:
-        choose([WHOLE, near, point(5, 1.0, 0.8)], Budget(size_mb=12, latency_ms=10))
+        choose([WHOLE, near, point(5, 1.0, 0.8, QUANTISE)], Budget(size_mb=12, latency_ms=10))
     assert caught.value.measured == pytest.approx(13 / 12)
 
 
 def test_with_no_loss_allowed_only_what_loses_nothing_is_taken() -> None:
-    assert choose([WHOLE, point(5, 1.0, 0.8999)], Budget(lose=0.0)) is WHOLE
+    same, small = point(20, 3.0, 0.9, QUANTISE), point(5, 1.0, 0.8999, QUANTISE)
+    assert choose([WHOLE, same, small], Budget(lose=0.0)) is same
+
+
+def test_the_uncompressed_model_is_no_choice() -> None:
+    with pytest.raises(BelowGate, match="no plan was measured"):
+        choose([WHOLE], Budget())
+    with pytest.raises(BelowGate, match="nearest is quantise"):
+        choose([WHOLE, point(5, 1.0, 0.8, QUANTISE)], Budget())
 
 
 @pytest.mark.parametrize(

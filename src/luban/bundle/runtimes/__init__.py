@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from luban.errors import LubanError
+from luban.models.limits import cores
 from luban.plugins import Catalogue
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from luban.models.heads import TaskModel
     from luban.records import Encoded
 
+Precision = Literal["fp32", "bf16"]
 catalogue = Catalogue("luban.bundle.runtimes", "runtime")
 
 
@@ -34,7 +37,7 @@ class Runner(Protocol):
 class Runtime(Protocol):
     """What a runtime's module offers."""
 
-    def write(self, model: TaskModel, folder: Path, example: Encoded) -> dict[str, Any]:
+    def write(self, model: TaskModel, folder: Path, example: Encoded, **precision: Any) -> dict[str, Any]:
         """Write what `open` needs into `folder` and return facts for it, as JSON values.
 
         The same model gives the same bytes, and neither paths nor times are among them.
@@ -43,11 +46,12 @@ class Runtime(Protocol):
             model: on the CPU, in evaluation mode.
             folder: is there; `write` adds files with endings that a bundle may hold.
             example: real windows, with which the runtime may try out what it has written.
+            precision: given as `precision` where it is not fp32, to a module whose `PRECISIONS` has it.
         """
         ...
 
     def open(self, folder: Path, facts: Mapping[str, Any], threads: int) -> Runner:
-        """Return a runner for what `write` left in a folder; `threads` 0 means every core.
+        """Return a runner for what `write` left in a folder; `threads` 0 means the facts' own, or every core.
 
         Raises:
             CorruptBundle: the model's file can't be used; the message names it.
@@ -56,10 +60,24 @@ class Runtime(Protocol):
         ...
 
 
-def write(kind: str, model: TaskModel, folder: Path, example: Encoded) -> dict[str, Any]:
-    """Write a model for a runtime, by its name; see `Runtime.write`."""
+def write(kind: str, model: TaskModel, folder: Path, example: Encoded, precision: Precision = "fp32") -> dict[str, Any]:
+    """Write a model for a runtime, by its name; see `Runtime.write`.
+
+    Raises:
+        LubanError: the runtime has no products of this precision.
+    """
     runtime: Runtime = catalogue.load(kind)
-    return runtime.write(model, folder, example)
+    if precision not in (known := getattr(runtime, "PRECISIONS", ("fp32",))):
+        raise LubanError(
+            f"the runtime {kind} multiplies in {' or '.join(known)}; got precision {precision}",
+            hint="set `export.runtime: openvino`, or `export.precision: fp32`",
+        )
+    return runtime.write(model, folder, example, **({} if precision == "fp32" else {"precision": precision}))
+
+
+def n_threads(facts: Mapping[str, Any], wanted: int) -> int:
+    """Return how many threads a call may use: those wanted, else the bundle's own `threads` or every core there is."""
+    return wanted or min(int(facts.get("threads", 0)) or cores(), cores())
 
 
 def open(kind: str, folder: Path, facts: Mapping[str, Any], threads: int = 0) -> Runner:

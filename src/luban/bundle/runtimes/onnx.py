@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luban.bundle.graph import KEPT_APART, MS, Graph, faster
+from luban.bundle.runtimes import n_threads
 from luban.errors import CorruptBundle, LubanError, MissingExtra
 from luban.models.limits import cores
 from luban.models.windows import pad
@@ -82,7 +83,7 @@ def open(folder: Path, facts: Mapping[str, Any], threads: int) -> OnnxRunner:
         CorruptBundle: the graph can't be loaded.
         MissingExtra: onnxruntime is not installed.
     """
-    threads = threads or cores()
+    threads = n_threads(facts, threads)
     return _opened(str(folder / GRAPH), threads, str(folder / GRAPH))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from luban.bundle.runtimes import n_threads
 from luban.errors import CorruptBundle, LubanError, MissingExtra
 from luban.files import read_json, write_json
 from luban.records import Encoded
@@ -89,7 +90,7 @@ def open(folder: Path, facts: Mapping[str, Any], threads: int) -> TorchRunner:
     except (KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CorruptBundle(f"{folder / WEIGHTS} holds other weights: {reason}", hint=_MEND) from error
-    if threads:
+    if threads := threads or (n_threads(facts, 0) if facts.get("threads") else 0):
         torch.set_num_threads(threads)
     return TorchRunner(model.eval(), torch.get_num_threads())
 
