@@ -19,7 +19,7 @@ PLAN = [{"kind": "vocabulary"}, {"kind": "quantise", "how": "dynamic", "bits": 8
         "",
         "compress:\n  lose_at_most: 0.01  # as agreed\n",
         "compress:  # small\n  plan: []   # none yet\n  lose_at_most: 0.01\n",
-        "compress:\n  plan:\n    - {kind: quantise}\n    - kind: vocabulary\n  lose_at_most: 0.01\nexport: {runtime: onnx}\n",
+        "compress:\n  plan:\n    - {kind: quantise}\n    - kind: vocabulary\n  lose_at_most: 0.01\nexport: {}\n",
         "compress:\n  plan:\n  - {kind: quantise}\n  lose_at_most: 0.01\n",
         "compress: {lose_at_most: 0.01}\nexport: {runtime: onnx}\n",
     ],
