@@ -140,7 +140,7 @@ def table(
             + (f"{row['accuracy']:9.4f}" if judged else f"{'-':>9s}")
         )
     measure_by = "accuracy" if judged else "agreement"
-    others = [method for method in times if method not in (*OURS, "pipeline")]
+    others = [method for method in times if method not in (*OURS, "pipeline", "openvino-int8")]
     equal = [method for method in others if found[method][measure_by] >= found[MAIN][measure_by] - EQUAL]
     if equal:
         best = min(equal, key=lambda method: found[method]["wall_s"]["ratio"])

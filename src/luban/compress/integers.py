@@ -24,8 +24,9 @@ _TABLE_BLOCK = 32
 _HALVED_FROM = 1024
 _STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """How much of an activation's size goes into the weights, as a power: those of Xiao et al. 2022 and around."""
-_WORTH = 0.75
-"""An error this much smaller is worth the pass over the activations that smoothing takes."""
+_WORTH = 0.35
+"""An error this much smaller is worth the pass over the activations that smoothing takes: all of them take MiniLM 4% of
+its time, and those that are worth it bring most of what all bring."""
 _U8 = 255
 _FP16_MOST = 65504.0
 
@@ -321,7 +322,8 @@ def _take_bias(graph: Graph, node: Any) -> tuple[str, str]:
         graph.nodes.remove(reader)
         return other, reader.output[0]
     if reader.op_type == "BiasGelu":
-        graph.replace(reader, [make_node("Gelu", [out], reader.output, domain=MS)])
+        # In its form with tanh, which takes less time; what it differs by is far below a step of 8 bits.
+        graph.replace(reader, [make_node("FastGelu", [out], reader.output, domain=MS)])
         return other, out
     return "", out
 
