@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,14 +169,20 @@ def _answer(
     engine: Engine, batches: Iterator[pa.RecordBatch], columns: _Columns, count: _Counter, *, skip: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of the output, a chunk at a time, from chunk number `skip` on."""
-    for number, batch in enumerate(_rechunk(batches)):
-        columns.check(batch.schema.names)
-        if number < skip:
-            continue
-        texts = batch.column("text").to_pylist()
-        tokens = batch.column("tokens").to_pylist() if "tokens" in batch.schema.names else [None] * len(texts)
-        given = [row if units is None else units for units, row in zip(tokens, texts, strict=True)]
-        predictions = engine.predict(given)
+    begun: deque[tuple[int, pa.Table, list[Any]]] = deque()
+
+    def chunks() -> Iterator[list[Any]]:
+        for number, batch in enumerate(_rechunk(batches)):
+            columns.check(batch.schema.names)
+            if number < skip:
+                continue
+            texts = batch.column("text").to_pylist()
+            tokens = batch.column("tokens").to_pylist() if "tokens" in batch.schema.names else [None] * len(texts)
+            begun.append((number, batch, texts))
+            yield [row if units is None else units for units, row in zip(tokens, texts, strict=True)]
+
+    for predictions in engine.predict_chunks(chunks()):
+        number, batch, texts = begun.popleft()
         yield columns.rows(batch, texts, predictions)
         count.add(number * ROWS_PER_CHUNK + len(texts), predictions)
 
@@ -256,7 +263,7 @@ class _Columns:
         named: dict[str, Any] = {"labels": list(prediction.labels)} if self._many else {"label": prediction.label}
         answer = {**named, "score": round(prediction.score, DECIMALS)}
         if self._scores:
-            each = {label: round(prediction.scores[label], DECIMALS) for label in self._labels}
+            each = {label: round(score, DECIMALS) for label, score in prediction.scores.items()}
             answer |= {f"score.{label}": score for label, score in each.items()} if self._apart else {"scores": each}
         return answer
 
