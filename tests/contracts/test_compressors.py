@@ -30,11 +30,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "magnitude": {"sparsity": 0.5, **BRIEF},
     "factorise": {"embeddings": 8, "feed_forward": 8, **BRIEF},
     "distil": {"epochs": 0.5, "hidden": 1.0, "attention": 1.0},
+    "early-exit": {"after": 1, "max_disagreement": 1.0, **BRIEF},
 }
 KINDS = ("classify", "chunk", "multi-label", "tag", "crf")
-EACH = [
-    (name, kind) for name in METHODS for kind in (KINDS if name in ("distil", "vocabulary") else ("classify", "tag"))
-]
+EVERY_KIND, ONE_LABEL = ("distil", "vocabulary"), ("early-exit",)
+"""Methods that are tried on tasks of every kind, and those for which a text has one label."""
+
+
+def kinds(name: str) -> tuple[str, ...]:
+    return KINDS if name in EVERY_KIND else ("classify", "chunk") if name in ONE_LABEL else ("classify", "tag")
+
+
+EACH = [(name, kind) for name in METHODS for kind in kinds(name)]
 PLAN = ["average", "vocabulary", "layers", "prune", "factorise", "magnitude", "distil"]
 """Methods that one export tries out together: exporting takes longer than all of them."""
 CLOSE = 1e-3

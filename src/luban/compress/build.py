@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from luban.bundle import parity
+from luban.bundle import early, parity
 from luban.bundle.runtimes import onnx as onnx_runtime
 from luban.compress import Candidate, Material, as_json, make, told, works_on
 from luban.data.sample import evenly_by_length
@@ -121,17 +121,24 @@ class Workshop:
         return found
 
     def _write(self, on_model: tuple[Plugin, ...], on_graph: tuple[Plugin, ...], folder: Path) -> None:
+        from luban.models.heads import Shallow
+
         candidate = self.candidate(on_model)
         example = self.example(candidate.processor)
-        task = self._material.task
+        task, leaving = self._material.task, candidate.model.early
         facts = dict(candidate.facts)
         self._material.on_progress(_progress(f"{told((*on_model, *on_graph)) or 'uncompressed'}: exporting"))
         with new_folder(folder, replace=True) as aside:
             runtime = onnx_runtime.write(candidate.model, aside, example)
-            parity.check(
-                candidate.model, onnx_runtime.open(aside, runtime, 0), example, pad_id=candidate.processor.pad_id,
-                per_token=task.per_token, max_difference=self._max_difference,
-            )  # fmt: skip
+            runner = onnx_runtime.open(aside, runtime, 0)
+            views: list[tuple[Any, Any]] = [(candidate.model, runner)]
+            if leaving is not None:
+                views.append((Shallow(candidate.model).eval(), runner.giving(early.EARLY_LOGITS)))
+            for model, one in views:
+                parity.check(
+                    model, one, example, pad_id=candidate.processor.pad_id, per_token=task.per_token,
+                    max_difference=self._max_difference,
+                )  # fmt: skip
             graph = aside / onnx_runtime.GRAPH
             for step in on_graph:
                 self._material.on_progress(_progress(f"{told((*on_model, *on_graph))}: {step.kind}"))
@@ -141,6 +148,8 @@ class Workshop:
                     raise Refused(step, error) from error
                 graph.write_bytes(changed)
                 facts = {**facts, step.kind: seen}
+            if leaving is not None:
+                graph.write_bytes(early.fold(graph.read_bytes(), sure=leaving.sure, temperature=leaving.temperature))
             candidate.processor.to_dir(aside)
             write_json(aside / FACTS, {"runtime": runtime, "facts": facts})
             seal(aside, {"kind": "graph", "runtime": runtime})

@@ -30,13 +30,17 @@ def ladder(shape: Shape) -> list[Plan]:
     words: Plan = (Plugin(kind="vocabulary"),) if shape.has_vocabulary else ()
     eight, four = _quantised("static", 8), _quantised("weights", 4)
     found: list[Plan] = [(eight,), (*words, eight), (*words, four)] if words else [(eight,), (four,)]
+    half, two_thirds = math.ceil(_HALF * shape.n_layers), math.ceil(_SHALLOW * shape.n_layers)
+    if half < shape.n_layers:
+        found.append((*words, _early(half), eight))
     for share in (_SHALLOW, _HALF, _DEEP):
         keep = math.ceil(share * shape.n_layers)
         if keep < shape.n_layers:
             found.append((*words, _layers(keep), eight))
     narrow = Plugin(kind="prune", options={"width": _NARROW})
     found.append((*words, narrow, eight))
-    half = math.ceil(_HALF * shape.n_layers)
+    if half < two_thirds < shape.n_layers:
+        found.append((*words, _layers(two_thirds), _early(math.ceil(_HALF * two_thirds)), eight))
     if half < shape.n_layers:
         found += [(*words, _layers(half), four), (*words, _layers(half), narrow, eight)]
     return found
@@ -44,6 +48,10 @@ def ladder(shape: Shape) -> list[Plan]:
 
 def _layers(keep: int) -> Plugin:
     return Plugin(kind="layers", options={"keep": keep})
+
+
+def _early(after: int) -> Plugin:
+    return Plugin(kind="early-exit", options={"after": after})
 
 
 def _quantised(how: str, bits: int) -> Plugin:

@@ -32,7 +32,14 @@ class Distillation:
     """Learn from a teacher's logits (Hinton et al. 2015), and from its inside where an `Inside` is given."""
 
     def __init__(
-        self, lesson: Lesson, *, per_token: bool, temperature: float, labels: float, inside: Inside | None = None
+        self,
+        lesson: Lesson,
+        *,
+        per_token: bool,
+        temperature: float,
+        labels: float,
+        inside: Inside | None = None,
+        early: Early | None = None,
     ) -> None:
         """Store what the loss is made of.
 
@@ -42,9 +49,11 @@ class Distillation:
             temperature: what both sides' logits are divided by.
             labels: weight of the task's own loss; that of the answers is 1 minus it.
             inside: adds terms on hidden states and attention.
+            early: the early answers, which learn the same.
         """
         self._lesson, self._per_token = lesson, per_token
-        self._temperature, self._labels, self._inside = temperature, labels, inside
+        self._temperature, self._labels = temperature, labels
+        self._inside, self._early = inside, early
 
     def loss(
         self,
@@ -55,12 +64,21 @@ class Distillation:
         task_loss: TaskLoss,
     ) -> torch.Tensor:
         """Return the weighted sum of all terms, a scalar."""
+        loss = self._of(logits, batch, inner)
+        if self._early is not None:
+            loss = loss + self._of(self._early.logits, batch, inner)
+        return loss if self._inside is None else loss + self._inside.loss(batch)
+
+    def _of(
+        self, logits: torch.Tensor, batch: dict[str, torch.Tensor], inner: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Return what some logits of a pass are apart from the teachers' and from the labels, a scalar."""
         several = batch["targets"].is_floating_point()
         found, wanted = self._beside(logits, batch["windows"].cpu().numpy())
         loss = (1 - self._labels) * disagreement(found, wanted, self._temperature, several_labels=several)
         if self._labels:
             loss = loss + self._labels * inner(logits)
-        return loss if self._inside is None else loss + self._inside.loss(batch)
+        return loss
 
     def _beside(self, logits: torch.Tensor, windows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (A, K) logits of a pass and the teachers' answers to the same questions."""
@@ -100,6 +118,26 @@ def disagreement(
         return (most - least) * temperature**2
     log_found, log_wanted = found.log_softmax(-1), wanted.log_softmax(-1)
     return functional.kl_div(log_found, log_wanted, log_target=True, reduction="batchmean") * temperature**2
+
+
+class Early:
+    """Looks at what a model's early head answers, until it is closed."""
+
+    def __init__(self, head: nn.Module) -> None:
+        self._logits: list[torch.Tensor] = []
+        self._handle = head.register_forward_hook(self._see)
+
+    def _see(self, _: nn.Module, __: Any, logits: torch.Tensor) -> None:
+        self._logits[:] = [logits.float()]
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """The early logits (B, K) of the last pass."""
+        return self._logits[0]
+
+    def close(self) -> None:
+        """Look no longer."""
+        self._handle.remove()
 
 
 class Inside:

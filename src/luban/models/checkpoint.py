@@ -27,7 +27,7 @@ class Parts:
     """What a checkpoint says beside its weights."""
 
     task: Mapping[str, Any]
-    """`kind`, `options`, `labels`, and `facts` that decoding needs."""
+    """`kind`, `options`, `labels`; `facts` that decoding needs; `early`: what an early head's weights don't tell."""
     base: BaseFacts
     processor: Processor
 
@@ -36,12 +36,15 @@ def save(model: TaskModel, parts: Parts, folder: Path) -> Checkpoint:
     """Write a sealed checkpoint, in place of one that is there."""
     from safetensors.torch import save_file
 
+    from luban.models.heads import EARLY
+
+    early = {} if model.early is None else {EARLY: model.early.to_json()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with new_folder(folder, replace=True) as aside:
         save_file(tensors, aside / WEIGHTS)
         write_json(aside / "body.json", body_to_json(model.body))
         write_json(aside / "base.json", asdict(parts.base))
-        write_json(aside / "task.json", dict(parts.task))
+        write_json(aside / "task.json", {**parts.task, **early})
         parts.processor.to_dir(aside)
         digest = seal(aside, {"kind": "checkpoint"})
     return Checkpoint(folder, digest)

@@ -116,5 +116,10 @@ def make(kind: str, options: Mapping[str, Any], labels: Sequence[str]) -> Task:
 
 def make_head(parts: Parts, width: int) -> torch.nn.Module:
     """Return the untrained head that a checkpoint's weights belong in."""
+    from luban.models.heads import EARLY, EarlyHead
+
     task = make(parts.task["kind"], parts.task["options"], parts.task["labels"])
-    return task.head(width, dropout=0.0, pooling=parts.base.pooling)
+    head = task.head(width, dropout=0.0, pooling=parts.base.pooling)
+    if told := parts.task.get(EARLY):
+        head.add_module(EARLY, EarlyHead(task.head(width, dropout=0.0, pooling=parts.base.pooling), **told))
+    return head

@@ -271,7 +271,7 @@ def _n_targets(targets: np.ndarray) -> int:
     return int((targets != IGNORED).sum()) if targets.dtype == np.int64 and targets.ndim == 2 else len(targets)
 
 
-def logits_of(model: TaskModel, rows: Encoded, task: Task, settings: TrainSection, pad_id: int) -> np.ndarray:
+def logits_of(model: nn.Module, rows: Encoded, task: Task, settings: TrainSection, pad_id: int) -> np.ndarray:
     """Return the model's logits for all windows, (W, K), or for all tokens, (T, K), without padding."""
     device = next(model.parameters()).device
     n = len(rows.ids) if task.per_token else len(rows)

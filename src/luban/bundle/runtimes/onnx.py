@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from luban.bundle import early
 from luban.bundle.graph import KEPT_APART, MS, Graph, faster
 from luban.bundle.runtimes import n_threads
 from luban.errors import CorruptBundle, LubanError, MissingExtra
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 GRAPH = "model.onnx"
 INPUTS = ("input_ids", "attention_mask")
-OUTPUT = "logits"
+OUTPUT = early.LOGITS
 OPSET = 20
 _MAX_BYTES = 2**31 - 1
 _SAME = 1e-4
@@ -42,6 +43,8 @@ _log = logging.getLogger(__name__)
 
 def write(model: TaskModel, folder: Path, example: Encoded) -> dict[str, Any]:
     """Write `model.onnx` and return the names of its inputs and which operators were fused.
+
+    The graph of a model with an early head has `early.OUTPUTS`, until it is folded.
 
     Raises:
         LubanError: torch can't export this base, or the graph is beyond the 2 GB that one ONNX file holds.
@@ -57,13 +60,18 @@ def write(model: TaskModel, folder: Path, example: Encoded) -> dict[str, Any]:
 class OnnxRunner:
     """A graph in an ONNX Runtime session."""
 
-    def __init__(self, session: Any, threads: int) -> None:
+    def __init__(self, session: Any, threads: int, output: str = OUTPUT) -> None:
         self._session = session
         self.threads = threads
+        self._output = output
+
+    def giving(self, output: str) -> OnnxRunner:
+        """Return a runner of the same graph whose `run` returns another of its outputs."""
+        return OnnxRunner(self._session, self.threads, output)
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         """Return the logits; see `luban.bundle.runtimes.Runner`."""
-        logits: np.ndarray = self._session.run((OUTPUT,), {INPUTS[0]: input_ids, INPUTS[1]: attention_mask})[0]
+        logits: np.ndarray = self._session.run((self._output,), {INPUTS[0]: input_ids, INPUTS[1]: attention_mask})[0]
         return logits
 
 
@@ -138,6 +146,9 @@ def _export(model: TaskModel) -> bytes:
     except ImportError as error:
         raise MissingExtra(f"the export needs a package: {error}", hint="pip install 'luban[train]'") from error
 
+    from luban.models.heads import Stages
+
+    traced, outputs = (model, [OUTPUT]) if model.early is None else (Stages(model), list(early.OUTPUTS))
     # No axis may have 1 or equal another, or the exporter takes it for fixed.
     ids = torch.ones((2, 7), dtype=torch.int64)
     mask = torch.ones_like(ids)
@@ -145,7 +156,7 @@ def _export(model: TaskModel) -> bytes:
     axes = {0: "batch", 1: "length"}
     try:
         program = torch.onnx.export(
-            model, (ids, mask), dynamo=True, opset_version=OPSET, input_names=list(INPUTS), output_names=[OUTPUT],
+            traced, (ids, mask), dynamo=True, opset_version=OPSET, input_names=list(INPUTS), output_names=outputs,
             dynamic_shapes=dict.fromkeys(INPUTS, axes), external_data=False, verbose=False,
         )  # fmt: skip
     except Exception as error:  # whatever stands in a model's code can come out of its tracing

@@ -87,7 +87,7 @@ def teach(candidate: Candidate, material: Material, options: Options) -> tuple[T
     Matrices that were pruned keep their zeros. The candidate and the teachers are left as they are.
     """
     from luban.compress.answers import digest, lesson
-    from luban.compress.matching import Distillation, Inside
+    from luban.compress.matching import Distillation, Early, Inside
     from luban.models import body as bodies
     from luban.train.loop import Training
 
@@ -114,17 +114,18 @@ def teach(candidate: Candidate, material: Material, options: Options) -> tuple[T
             model, candidate, teachers[0], learnt.rows.ids,
             hidden=options.hidden, attention=options.attention, seed=settings.seed,
         )  # fmt: skip
+    early = None if model.early is None else Early(model.early)
+    objective = Distillation(
+        learnt, per_token=task.per_token, temperature=options.temperature, labels=options.labels,
+        inside=inside, early=early,
+    )  # fmt: skip
     _keep_zeros(model)
     training = Training(
         model, task, learnt.rows, settings,
         layers=bodies.layers(model.body), embeddings=bodies.embeddings(model.body), pad_id=processor.pad_id,
         folder=material.folder / "states", plan=key, measure=measure,
         keep=lambda trained: _keep(_weights(trained), material.folder / "best"),
-        objectives=[
-            Distillation(
-                learnt, per_token=task.per_token, temperature=options.temperature, labels=options.labels, inside=inside
-            )
-        ],
+        objectives=[objective],
     )  # fmt: skip
     try:
         for step in training.steps():
@@ -134,8 +135,9 @@ def teach(candidate: Candidate, material: Material, options: Options) -> tuple[T
                 Progress("compress", message, step.step, step.n_steps, "steps", rate, step.left_s, step)
             )
     finally:
-        if inside is not None:
-            inside.close()
+        for watched in (inside, early):
+            if watched is not None:
+                watched.close()
     found = copy.deepcopy(candidate.model)
     found.load_state_dict(_kept(material.folder / "best"))
     after = measure(found.eval())

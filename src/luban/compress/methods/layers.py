@@ -118,6 +118,8 @@ def without(model: TaskModel, kept: Sequence[int]) -> TaskModel:
     """
     from luban.models.body import layers
 
+    if model.early is not None:
+        raise LubanError("layers: the model has an early head on one of them", hint="name `layers` before `early-exit`")
     body: Any = model.body
     paths = {id(module): path for path, module in body.named_modules()}
     found = [f"{paths[id(layer)]}." for layer in layers(body)]
