@@ -48,30 +48,37 @@ def project_name(text: str) -> str:
     return kept or "project"
 
 
-def with_plan(text: str, plan: Iterable[Mapping[str, Any]]) -> str:
-    """Return a project file's text with another `compress.plan`; all its other lines stay as they are.
+def with_setting(text: str, section: str, name: str, value: Any, why: str = "") -> str:
+    """Return a project file's text with another value of one setting; all its other lines stay as they are.
 
     Args:
         text: a project file that `load` reads.
-        plan: the steps, as they stand in the file.
+        section: e.g. `compress`.
+        name: the setting's name in it.
+        value: as it stands in the file, in plain lists and mappings.
+        why: comment beside it.
     """
-    line = f"plan: {scalar(list(plan))}"
+    line = f"{name}: {scalar(value)}"
+    told = f"{line}  # {why}" if why else line
     lines = text.splitlines()
-    top = next((at for at, one in enumerate(lines) if re.match(r"compress\s*:", one)), None)
+    top = next((at for at, one in enumerate(lines) if re.match(rf"{section}\s*:", one)), None)
     if top is None:
-        return "\n".join([*lines, "", "compress:", f"  {line}"]) + "\n"
-    if not re.fullmatch(r"compress\s*:\s*(#.*)?", lines[top]):  # written on one line: {at_most: ...}
-        section = {**tree.parse(text, "").value["compress"], "plan": list(plan)}
-        return "\n".join([*lines[:top], f"compress: {scalar(section)}", *lines[top + 1 :]]) + "\n"
+        return "\n".join([*lines, "", f"{section}:", f"  {told}"]) + "\n"
+    if not re.fullmatch(rf"{section}\s*:\s*(#.*)?", lines[top]):  # written on one line: {at_most: ...}
+        settings = {**tree.parse(text, "").value[section], name: value}
+        return "\n".join([*lines[:top], f"{section}: {scalar(settings)}", *lines[top + 1 :]]) + "\n"
     end = next((at for at in range(top + 1, len(lines)) if re.match(r"[^\s#]", lines[at])), len(lines))
-    old = next((at for at in range(top + 1, end) if re.match(r"\s+plan\s*:", lines[at])), None)
+    old = next((at for at in range(top + 1, end) if re.match(rf"\s+{name}\s*:", lines[at])), None)
     if old is None:
-        return "\n".join([*lines[: top + 1], f"  {line}", *lines[top + 1 :]]) + "\n"
+        return "\n".join([*lines[: top + 1], f"  {told}", *lines[top + 1 :]]) + "\n"
     indent = lines[old][: len(lines[old]) - len(lines[old].lstrip())]
     after = old + 1
-    while after < end and re.match(rf"{indent}(\s|-)", lines[after]):  # the plan's own lines, where it had several
+    while after < end and re.match(rf"{indent}(\s|-)", lines[after]):  # the value's own lines, where it had several
         after += 1
-    return "\n".join([*lines[:old], indent + line, *lines[after:]]) + "\n"
+    column = lines[old].find("#")
+    if why and column > len(indent + line):  # comments of a section stand below each other
+        told = f"{line:{column - len(indent)}}# {why}"
+    return "\n".join([*lines[:old], indent + told, *lines[after:]]) + "\n"
 
 
 def scalar(value: Any) -> str:

@@ -28,7 +28,7 @@ from luban.models import checkpoint
 from luban.project import lock
 from luban.project.load import Loaded
 from luban.project.schema import Plugin
-from luban.project.write import with_plan
+from luban.project.write import with_setting
 from luban.records import Bundle, Listener, ignore
 from luban.stages.flow import Ready, finished
 from luban.stages.parts import is_multi_label, task_json
@@ -217,4 +217,4 @@ def _teacher(source: Path) -> Candidate:
 def _remember(project: Loaded, plan: Sequence[Plugin]) -> None:
     """Write the plan into the project file, whose other lines and comments stay as they are."""
     path = Path(project.source)
-    write_text(path, with_plan(path.read_text("utf-8"), as_json(plan)))
+    write_text(path, with_setting(path.read_text("utf-8"), "compress", "plan", as_json(plan)))

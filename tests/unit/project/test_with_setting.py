@@ -1,4 +1,4 @@
-"""A chosen plan is written into a project file without touching its other lines."""
+"""A setting that was measured is written into a project file without touching its other lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from luban.project.load import parse
-from luban.project.write import with_plan
+from luban.project.write import with_setting
 
 HEAD = 'name: a  # mine\ntask: {kind: classify}\nbase: minilm-l6\ndata:\n  train: "a.csv"\n'
 PLAN = [{"kind": "vocabulary"}, {"kind": "quantise", "how": "dynamic", "bits": 8}]
@@ -26,11 +26,21 @@ PLAN = [{"kind": "vocabulary"}, {"kind": "quantise", "how": "dynamic", "bits": 8
 )
 def test_only_the_plan_changes(section: str, tmp_path: Path) -> None:
     before = parse(HEAD + section, root=tmp_path).project
-    text = with_plan(HEAD + section, PLAN)
+    text = with_setting(HEAD + section, "compress", "plan", PLAN)
     after = parse(text, root=tmp_path).project
     assert [step.kind for step in after.compress.plan] == ["vocabulary", "quantise"]
     assert after.compress.lose_at_most == before.compress.lose_at_most
     assert after.export == before.export
     assert "# mine" in text
     assert ("# as agreed" in text) == ("# as agreed" in section)
-    assert with_plan(text, PLAN) == text
+    assert with_setting(text, "compress", "plan", PLAN) == text
+
+
+def test_a_reason_stands_beside_the_value_in_the_column_of_the_others(tmp_path: Path) -> None:
+    section = "export:\n  runtime: onnx       # what executes the bundle\n  threads: 0          # threads\n"
+    text = with_setting(HEAD + section, "export", "runtime", "openvino", "twice as fast here")
+    assert "  runtime: openvino   # twice as fast here\n  threads: 0          # threads\n" in text
+    assert parse(text, root=tmp_path).project.export.runtime == "openvino"
+    text = with_setting(HEAD, "export", "threads", 2, "measured")
+    assert text.endswith("\nexport:\n  threads: 2  # measured\n")
+    assert parse(text, root=tmp_path).project.export.threads == 2
