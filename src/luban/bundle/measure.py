@@ -1,8 +1,8 @@
-"""How fast a runner is on this machine, and how many threads it is fastest with.
+"""How fast runners are on this machine, measured in turn, and which is best.
 
-What was measured never stands in a bundle: a digest that changed with the weather would prove nothing. `choose` gives
-advice to write down as `export.threads`, from where it goes into the bundle as any other setting does; a machine with
-fewer cores uses all that it has.
+What was measured never stands in a bundle: a digest that changed with the weather would prove nothing. It is written
+down in the project file, as settings, from where it goes into the bundle as any other does; a machine with fewer cores
+uses all that it has.
 
 Legend: W windows.
 """
@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from luban.bundle.engine import BEGIN_TOKENS, MAX_BATCH_TOKENS, n_callers
 from luban.bundle.passes import cheapest
-from luban.models.limits import cores
 from luban.models.windows import pad
 
 if TYPE_CHECKING:
@@ -31,8 +30,9 @@ if TYPE_CHECKING:
 _WARM = 3
 """Runs that are not counted: the first make threads and buffers."""
 _ROUNDS = 3
-_WORTH = 1.05
-"""More threads must gain this much: they are taken from whoever else works on the machine."""
+_WORTH = 1.1
+"""A cost is a product of two times; 5% of each are worth no thread that others on the machine could use."""
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +54,15 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One number of threads, measured."""
+    """One runner, measured."""
 
-    threads: int
     latency: Latency
     throughput: Throughput
 
-
-@dataclass(frozen=True)
-class Choice:
-    """Every number of threads that was tried, and the advice."""
-
-    threads: int
-    """Fewest threads within 5% of the best rate over all windows."""
-    tried: tuple[Timing, ...]
-
-    def __str__(self) -> str:
-        best = next(timing for timing in self.tried if timing.threads == self.threads)
-        rates = ", ".join(f"{timing.threads}: {timing.throughput.windows_per_s:.0f}/s" for timing in self.tried)
-        return f"{self.threads} threads ({best.latency.p50_ms:.2f} ms for one window; windows by threads: {rates})"
+    @property
+    def cost(self) -> float:
+        """Time of one window alone times time of a window among many: what either gains counts alike."""
+        return self.latency.p50_ms / self.throughput.windows_per_s
 
 
 def latency(runner: Runner, rows: Encoded, *, pad_id: int, n: int = 200) -> Latency:
@@ -94,34 +84,37 @@ def throughput(runner: Runner, rows: Encoded, *, pad_id: int) -> Throughput:
     return _throughput(runner, passes, len(rows), len(rows.ids))
 
 
-def choose(
-    open_: Callable[[int], Runner], rows: Encoded, *, pad_id: int, tried: Sequence[int] = (), n: int = 60
-) -> Choice:
-    """Measure numbers of threads in turn, and advise one.
+def in_turn(runners: Mapping[Name, Runner], rows: Encoded, *, pad_id: int, n: int = 60) -> dict[Name, Timing]:
+    """Measure runners in turn, so that what else the machine does strikes all alike.
 
     Args:
-        open_: opens the runner with a number of threads.
+        runners: by any name.
         rows: real windows.
         pad_id: token id of padding.
-        tried: numbers of threads; none takes 1, 2, 4 and so on up to every core.
         n: single windows a round.
 
     Raises:
         ValueError: there are no windows.
     """
-    numbers = sorted(set(tried)) or _numbers(cores())
-    runners = {threads: open_(threads) for threads in numbers}
     singles, passes = _singles(rows, pad_id, n), _passes(rows, pad_id)
-    alone: dict[int, list[Latency]] = {threads: [] for threads in numbers}
-    together: dict[int, list[Throughput]] = {threads: [] for threads in numbers}
-    for _ in range(_ROUNDS):  # in turn, so that what else the machine does strikes all alike
-        for threads, runner in runners.items():
-            alone[threads].append(_latency(runner, singles, n))
-            together[threads].append(_throughput(runner, passes, len(rows), len(rows.ids)))
-    timings = tuple(Timing(threads, _median(alone[threads]), _middle(together[threads])) for threads in numbers)
-    most = max(timing.throughput.windows_per_s for timing in timings)
-    fewest = min(timing.threads for timing in timings if timing.throughput.windows_per_s * _WORTH >= most)
-    return Choice(fewest, timings)
+    alone: dict[Name, list[Latency]] = {name: [] for name in runners}
+    together: dict[Name, list[Throughput]] = {name: [] for name in runners}
+    for _ in range(_ROUNDS):
+        for name, runner in runners.items():
+            alone[name].append(_latency(runner, singles, n))
+            together[name].append(_throughput(runner, passes, len(rows), len(rows.ids)))
+    return {name: Timing(_median(alone[name]), _middle(together[name])) for name in runners}
+
+
+def best(timings: Mapping[Name, Timing]) -> Name:
+    """Return the name with the least cost, or the first that is within a tenth of it: put what asks for least first."""
+    least = min(timing.cost for timing in timings.values())
+    return next(name for name, timing in timings.items() if timing.cost <= least * _WORTH)
+
+
+def numbers_of_threads(most: int) -> list[int]:
+    """Return the numbers of threads that are worth measuring: 1, 2, 4 and so on, and the most itself."""
+    return sorted({*(2**power for power in range(most.bit_length()) if 2**power <= most), most})
 
 
 def _singles(rows: Encoded, pad_id: int, n: int) -> list[dict[str, np.ndarray]]:
@@ -173,8 +166,3 @@ def _median(found: Sequence[Latency]) -> Latency:
 def _middle(found: Sequence[Throughput]) -> Throughput:
     ordered = sorted(found, key=lambda one: one.windows_per_s)
     return ordered[len(ordered) // 2]
-
-
-def _numbers(most: int) -> list[int]:
-    """Return 1, 2, 4 ... and the most itself."""
-    return sorted({*(2**power for power in range(most.bit_length()) if 2**power <= most), most})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from luban.stages.beginning import InitResult, init
     from luban.stages.compressing import CompressResult, compress
+    from luban.stages.fastest import FastestResult, fastest
     from luban.stages.flow import check, export, run, train
     from luban.stages.machine import bases, doctor
     from luban.stages.predicting import answer_file, newest_bundle, predict_file, predict_texts
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompressResult",
+    "FastestResult",
     "InitResult",
     "RunResult",
     "StageResult",
@@ -27,6 +29,7 @@ __all__ = [
     "compress",
     "doctor",
     "export",
+    "fastest",
     "init",
     "newest_bundle",
     "predict_file",
@@ -38,6 +41,7 @@ __all__ = [
 _HOMES = {
     "beginning": ("InitResult", "init"),
     "compressing": ("CompressResult", "compress"),
+    "fastest": ("FastestResult", "fastest"),
     "flow": ("check", "export", "run", "train"),
     "machine": ("bases", "doctor"),
     "predicting": ("answer_file", "newest_bundle", "predict_file", "predict_texts"),

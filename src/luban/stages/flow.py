@@ -91,6 +91,13 @@ def run(project: Loaded, *, force: Collection[str] = (), on_progress: Listener =
 
 
 @contextmanager
+def trained(project: Loaded, on_progress: Listener = ignore) -> Iterator[tuple[Run, Ready]]:
+    """Check and train, where that is not done yet, and hold the run's folder for what goes on from there."""
+    with _begun(project, on_progress, ()) as going:
+        yield going, _trained(going)
+
+
+@contextmanager
 def finished(project: Loaded, on_progress: Listener = ignore) -> Iterator[tuple[Run, Ready]]:
     """Do every stage of a run that is not done yet, and hold its folder for what goes on from there."""
     with _begun(project, on_progress, ()) as going:

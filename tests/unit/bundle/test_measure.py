@@ -53,12 +53,27 @@ def test_throughput_counts_windows_and_tokens() -> None:
     assert 20_000 < found.tokens_per_s <= 100_000
 
 
-@pytest.mark.parametrize(("shared_s", "alone_s", "wanted"), [(2e-5, 0.0, 4), (0.0, 1e-5, 1)])
-def test_threads_are_advised_that_gain_something(shared_s: float, alone_s: float, wanted: int) -> None:
-    found = measure.choose(lambda n: Runner(n, shared_s, alone_s), rows(40), pad_id=0, tried=(1, 2, 4), n=4)
-    assert found.threads == wanted
-    assert [timing.threads for timing in found.tried] == [1, 2, 4]
-    assert str(found).startswith(f"{wanted} threads")
+def test_runners_are_measured_in_turn() -> None:
+    runners = {"slow": Runner(1, 0.0, 2e-4), "fast": Runner(1, 0.0, 1e-5)}
+    found = measure.in_turn(runners, rows(40), pad_id=0, n=4)
+    assert list(found) == ["slow", "fast"]
+    assert found["slow"].cost > 10 * found["fast"].cost
+    assert measure.best(found) == "fast"
+
+
+def test_what_is_hardly_better_is_not_worth_more() -> None:
+    def timing(ms: float, rate: float) -> measure.Timing:
+        return measure.Timing(measure.Latency(ms, ms, 9), measure.Throughput(rate, rate))
+
+    assert measure.best({"plain": timing(1.0, 100.0), "odd": timing(0.97, 103.0)}) == "plain"
+    assert measure.best({"plain": timing(1.0, 100.0), "odd": timing(0.97, 120.0)}) == "odd"
+    assert measure.best({"plain": timing(1.0, 100.0), "odd": timing(2.0, 150.0)}) == "plain"
+
+
+def test_numbers_of_threads() -> None:
+    assert measure.numbers_of_threads(1) == [1]
+    assert measure.numbers_of_threads(6) == [1, 2, 4, 6]
+    assert measure.numbers_of_threads(8) == [1, 2, 4, 8]
 
 
 def test_a_bundles_own_number_of_threads_gives_way_to_the_machines(classifier: Made) -> None:

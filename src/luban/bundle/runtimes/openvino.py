@@ -26,7 +26,7 @@ from luban.records import Encoded
 if TYPE_CHECKING:
     from luban.models.heads import TaskModel
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _TELLTALE = "openvino_telemetry"
 _IMPORTING = threading.Lock()
@@ -41,7 +41,12 @@ def write(model: TaskModel, folder: Path, example: Encoded, precision: Precision
         MissingExtra: openvino, onnx or onnxscript is not installed.
     """
     _openvino()
-    return {**onnx.write(model, folder, example), "kind": "openvino", "precision": precision}
+    return of_onnx(onnx.write(model, folder, example), precision)
+
+
+def of_onnx(facts: Mapping[str, Any], precision: Precision = "fp32") -> dict[str, Any]:
+    """Return what this runtime needs to open a graph that was written for the runtime `onnx`."""
+    return {**facts, "kind": "openvino", "precision": precision}
 
 
 class OpenVinoRunner:

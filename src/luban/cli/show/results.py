@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from luban.models.facts import BaseListing
-    from luban.stages import CompressResult, InitResult, RunResult
+    from luban.stages import CompressResult, FastestResult, InitResult, RunResult
 
 PROJECT = "luban.yaml"
 N_SCORES = 6
@@ -180,6 +180,37 @@ def compressed(made: CompressResult, console: Console) -> RenderableType:
     if made.bundle is not None:
         where["bundle"] = f"{near(made.bundle.folder)}  {made.bundle.digest[:12]}"
     return Group(*parts, Text(), _pairs(where), Text())
+
+
+def fastest_facts(found: FastestResult) -> dict[str, Any]:
+    """Return what `luban export --fastest` says to a program."""
+    return {"project": found.project, "tried": found.tried, "chosen": found.chosen, "settings": dict(found.settings)}
+
+
+def fastest(found: FastestResult) -> RenderableType:
+    """Return what every way to run the model does here, and what was written down."""
+    from rich.console import Group
+    from rich.text import Text
+
+    table = _grid(header=True)
+    table.add_column(header="runtime", header_style="dim", no_wrap=True)
+    for column in ("threads", "one text", "99th", "many", "logits differ", "points lost"):
+        table.add_column(header=column, header_style="dim", no_wrap=True, justify="right")
+    notes = []
+    for way in found.tried:
+        if way.timing is None:
+            notes.append(Text(f"{way.name} is not taken: {words.safe(way.refused)}", style="yellow"))
+            continue
+        timing, is_chosen = way.timing, way == found.chosen
+        table.add_row(
+            Text(f"{'●' if is_chosen else '○'} {way.name}", style="bold green" if is_chosen else ""),
+            str(way.threads), f"{timing.latency.p50_ms:.2f} ms", f"{timing.latency.p99_ms:.2f} ms",
+            f"{timing.throughput.windows_per_s:,.0f}/s", f"{way.max_difference:.1g}",
+            "" if way.lost is None else f"{way.lost.value * 100:+.2f}",
+        )  # fmt: skip
+    told = ", ".join(f"{name} {value}" for name, value in found.settings.items())
+    wrote = Text.assemble(("wrote ", "green"), (near(found.project), "bold"), f", export: {told}")
+    return Group(Text(), table, *notes, Text(), wrote, Text())
 
 
 def bases(listed: Sequence[BaseListing], console: Console, *, whole: bool) -> RenderableType:
