@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from unit.compress.scene import Scene, made
 
 from luban.bundle import early
@@ -128,24 +130,16 @@ def test_what_it_can_not_be_put_on(deep: Scene, tmp_path: Path, tmp_path_factory
 
 
 def test_a_head_that_is_never_sure_is_refused(deep: Scene, tmp_path: Path) -> None:
-    """Nothing may differ, and the head was given no time to learn."""
-    plain = step("early-exit", after=1, max_disagreement=0.0, recover_epochs=0.0)
-    turned = Candidate(_turned(deep.candidate.model), deep.candidate.processor)
-    with pytest.raises(LubanError, match="would leave after layer 1"):
-        plain.apply(turned, of(deep, tmp_path))
-
-
-def _turned(model: Any) -> Any:
-    """Return the model with a first layer whose vectors mean the opposite of what the last one's do."""
-    import copy
-
-    import torch
-
-    turned = copy.deepcopy(model)
+    """The layers above make of the texts what no linear layer can read below, and the heads are given no time."""
+    model = copy.deepcopy(deep.candidate.model)
     with torch.no_grad():
-        for layer in turned.body.encoder.layer[1:]:
-            layer.output.LayerNorm.weight.mul_(-1.0)
-    return turned
+        chance = torch.Generator().manual_seed(3)
+        for layer in model.body.encoder.layer[1:]:  # type: ignore[union-attr, index]
+            for weight in (layer.intermediate.dense.weight, layer.output.dense.weight):
+                weight.copy_(torch.randn(weight.shape, generator=chance))
+    plain = step("early-exit", after=1, max_disagreement=0.0, at_least=1.0, recover_epochs=0.0)
+    with pytest.raises(LubanError, match="would leave after layer 1"):
+        plain.apply(Candidate(model, deep.candidate.processor), of(deep, tmp_path))
 
 
 def test_the_bound_lets_go_as_many_as_may_differ() -> None:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from luban.models.heads import TaskModel
 
 WORKS_ON = "model"
-_WORTH = 0.2
-"""Share of windows that must leave early: fewer do not make up for asking all of them."""
+_START_WINDOWS = 4000
+"""Training windows from which the early head's first weights are computed."""
+_RIDGE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,11 @@ class Options:
     max_disagreement: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
     """Share of the validation windows that may leave early with another label than the last layer gives them. About as
     often as not, the early one is right."""
+    at_least: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
+    """Share of the validation windows that must leave early: fewer do not make up for asking all of them."""
     recover_epochs: Annotated[float, Field(ge=0.0)] = 3.0
-    """Passes over the rows in which both heads learn the uncompressed model's answers; with 0 the early head is the
-    last one's copy, and of little use."""
+    """Passes over the rows in which body and heads learn the uncompressed model's answers; with 0 the early head knows
+    what a linear layer can read from the inner one as it is."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     """Highest learning rate of these passes."""
 
@@ -66,6 +69,7 @@ class EarlyExit:
         self._check(candidate, material)
         model = copy.deepcopy(candidate.model)
         _put(model, self.options.after)
+        _start(model, candidate, material)
         model, told = recover(
             model, candidate, material, epochs=self.options.recover_epochs, learning_rate=self.options.learning_rate
         )
@@ -108,10 +112,10 @@ class EarlyExit:
         _stretch(early.head, stretch)
         first = first * stretch
         sure, leaving = bound(first / wanted, last, self.options.max_disagreement)
-        if leaving < _WORTH:
+        if leaving < self.options.at_least:
             raise LubanError(
                 f"early-exit: {leaving:.0%} of the texts would leave after layer {self.options.after}, wanted "
-                f"{_WORTH:.0%} or more",
+                f"{self.options.at_least:.0%} or more",
                 hint="set `after` higher, or leave early-exit out of the plan",
             )
         early.sure, early.temperature = sure, wanted
@@ -146,6 +150,35 @@ def _put(model: TaskModel, after: int) -> None:
     from luban.models.heads import EARLY, EarlyHead
 
     model.head.add_module(EARLY, EarlyHead(copy.deepcopy(model.head), after=after))
+
+
+def _start(model: TaskModel, candidate: Candidate, material: Material) -> None:
+    """Give the early head the weights with which the last layer's logits are nearest, by ridge regression."""
+    import torch
+
+    early = model.early
+    assert early is not None
+    rows = material.task.encode(material.train, candidate.processor)
+    windows = surgery.sample(rows, _START_WINDOWS, material.settings.seed)
+    output: Any = early.head.output
+    read: list[torch.Tensor] = []
+    logits: list[torch.Tensor] = []
+    handle = output.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    try:
+        with torch.inference_mode():
+            for batch in surgery.batches(rows, windows, candidate.processor.pad_id):
+                logits.append(model.stages(batch["input_ids"], batch["attention_mask"])[0])
+    finally:
+        handle.remove()
+    x, y = torch.cat(read).double(), torch.cat(logits).double()
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    products = x.T @ x
+    ridge = _RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
+    weight = torch.linalg.solve(products + ridge, x.T @ y).T
+    with torch.no_grad():
+        output.weight.copy_(weight)
+        output.bias.copy_(y_mean - weight @ x_mean)
 
 
 def _stretch(head: Any, factor: float) -> None:
