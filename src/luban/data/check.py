@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from luban.project.schema import DataSection
 
 
+_FEW_UNKNOWN = 0.01
+
+
 def check(
     splits: Splits,
     section: DataSection,
@@ -61,7 +64,10 @@ def check(
 
 
 def _schema(rows: Rows, multi: bool) -> Finding:
-    """FAIL where there is nothing to learn (fewer than two labels) or a part asks for labels that training lacks."""
+    """FAIL where there is nothing to learn (fewer than two labels) or rows to judge by have labels that training lacks.
+
+    The latter is a WARN where it concerns less than 1% of these rows and each has one label: rare ones end up anywhere.
+    """
     by_part = [Counter(label for row, at in zip(rows.kinds, rows.part, strict=True) if at == part for label in row)
                for part in range(3)]  # fmt: skip
     train = by_part[0]
@@ -75,8 +81,9 @@ def _schema(rows: Rows, multi: bool) -> Finding:
     unknown = sorted({*by_part[1], *by_part[2]} - {*train})
     if unknown:
         found = [place for place, row in enumerate(rows.kinds) if rows.part[place] and {*row} & {*unknown}]
+        few = not rows.per_token and share_of(len(found), sum(map(len, rows.parts[1:]))) < _FEW_UNKNOWN
         return Finding(
-            "schema", FAIL, f"{message}. Not in training: {named(unknown)}, on {len(found)} rows",
+            "schema", WARN if few else FAIL, f"{message}. Not in training: {named(unknown)}, on {len(found)} rows",
             "mend the spelling of these labels, or add training rows that have them", rows.shows(found), facts,
         )  # fmt: skip
     if len(train) < (1 if rows.per_token or multi else 2):

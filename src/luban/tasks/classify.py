@@ -13,6 +13,7 @@ import numpy as np
 
 from luban.metrics import calibrate as calibration_metrics
 from luban.metrics.classify import classify_scores
+from luban.models.windows import IGNORED
 from luban.records import Calibration, Encoded, LabelScores, Prediction, Score
 
 if TYPE_CHECKING:
@@ -74,13 +75,17 @@ class Classify:
         return Encoded(encoded.ids, encoded.offsets, encoded.rows, encoded.n_rows, targets=targets[encoded.rows])
 
     def _targets(self, labels: Sequence[Sequence[str]]) -> np.ndarray:
-        """Return (N,) label indices, or (N, K) zeros and ones for multi-label."""
+        """Return (N,) label indices, or (N, K) zeros and ones for multi-label.
+
+        A label that the model does not know, as rows to judge it by may have, is -100, or left out.
+        """
         if not self.multi_label:
-            return np.fromiter((self._index[row[0]] for row in labels), np.int64, len(labels))
+            return np.fromiter((self._index.get(row[0], IGNORED) for row in labels), np.int64, len(labels))
         targets = np.zeros((len(labels), len(self.labels)), np.float32)
         for row, names in enumerate(labels):
             for name in names:
-                targets[row, self._index[name]] = 1.0
+                if name in self._index:
+                    targets[row, self._index[name]] = 1.0
         return targets
 
     def head(self, width: int, *, dropout: float, pooling: str) -> torch.nn.Module:
@@ -171,7 +176,10 @@ class Classify:
         """Choose temperature, then thresholds (multi-label) or the abstain threshold (single label)."""
         targets = self._targets(gold)
         pooled = pool_windows(logits, encoded)
-        fit = calibration_metrics.fit_temperature(pooled, targets, multi_label=self.multi_label) if temperature else 1.0
+        known = slice(None) if self.multi_label else targets != IGNORED
+        fit = 1.0
+        if temperature:
+            fit = calibration_metrics.fit_temperature(pooled[known], targets[known], multi_label=self.multi_label)
         probabilities = self.probabilities(logits, encoded, Calibration(temperature=fit))
         if self.multi_label:
             chosen = (
