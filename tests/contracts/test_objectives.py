@@ -15,7 +15,9 @@ from luban.models.heads import TaskModel
 from luban.objectives import TaskLoss, catalogue, make, total
 from luban.tasks import classify, tag
 
-NEUTRAL: dict[str, dict[str, Any]] = {"focal": {"gamma": 0.0}, "r-drop": {"alpha": 0.0}, "adversarial": {"weight": 0.0}}
+NEUTRAL: dict[str, dict[str, Any]] = {
+    "focal": {"gamma": 0.0}, "noisy-labels": {"q": 0.0}, "r-drop": {"alpha": 0.0}, "adversarial": {"weight": 0.0},
+}  # fmt: skip
 TASKS: dict[str, Callable[[], Any]] = {
     "classify": lambda: classify.make(classify.Options(), ("a", "b", "c")),
     "multi-label": lambda: classify.make(classify.Options(multi_label=True), ("a", "b", "c")),
@@ -67,7 +69,9 @@ def scene(request: pytest.FixtureRequest, tiny: BaseFolder) -> Scene:
     return Scene(task, model, batch, TaskLoss(task, head, torch.tensor([0.5, 1.0, 2.0]), 0.1))
 
 
-PAIRS = [(name, kind) for name in TASKS for kind in catalogue if (name, kind) != ("crf", "focal")]
+SINGLE_ANSWERS = ("focal", "noisy-labels")
+"""Objectives that weigh single answers, which a conditional random field has none of."""
+PAIRS = [(name, kind) for name in TASKS for kind in catalogue if name != "crf" or kind not in SINGLE_ANSWERS]
 each = pytest.mark.parametrize(("scene", "kind"), PAIRS, indirect=["scene"])
 each_of_tokens = pytest.mark.parametrize(
     ("scene", "kind"), [pair for pair in PAIRS if pair[0] in ("tag", "crf")], indirect=["scene"]
@@ -124,14 +128,15 @@ def test_nothing_asked_at_all_is_no_loss(kind: str, scene: Scene) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-def test_focal_refuses_a_conditional_random_field() -> None:
+@pytest.mark.parametrize("kind", SINGLE_ANSWERS)
+def test_single_answers_are_not_to_be_had_of_a_conditional_random_field(kind: str) -> None:
     with pytest.raises(PluginError, match=r"conditional random field.*\n.*crf: false"):
-        make("focal", {}, TASKS["crf"]())
+        make(kind, {}, TASKS["crf"]())
 
 
 @pytest.mark.parametrize("scene", [*TASKS], indirect=True)
 def test_all_at_once_and_in_any_order(scene: Scene) -> None:
-    kinds = [name for name in catalogue if not (name == "focal" and getattr(scene.task.options, "crf", False))]
+    kinds = [name for name in catalogue if name not in SINGLE_ANSWERS or not getattr(scene.task.options, "crf", False)]
     for order in (kinds, kinds[::-1]):
         loss = scene.loss(*(make(name, {}, scene.task) for name in order))
         assert torch.isfinite(loss)

@@ -55,7 +55,7 @@ def check(
         _imbalance(rows), _lengths(rows, token_lengths, max_length), _personal(rows), _damage(rows),
     ]  # fmt: skip
     if probabilities is not None and not rows.per_token:
-        findings.append(_suspects(rows, probabilities, multi))
+        findings.append(_suspect_labels(rows, probabilities, multi))
     if rows.per_token:
         findings += [scheme(rows), mentions(rows)]
     if estimate is not None:
@@ -205,7 +205,7 @@ def _leaks(rows: Rows) -> Finding:
     )  # fmt: skip
 
 
-def _suspects(rows: Rows, probabilities: np.ndarray, multi: bool) -> Finding:
+def _suspect_labels(rows: Rows, probabilities: np.ndarray, multi: bool) -> Finding:
     """Confident learning (Northcutt et al. 2021) over held-out predictions; WARN from 2% of the rows.
 
     A row is suspect only where both of cleanlab's prunings say so, by class and by noise rate, which keeps a weak
@@ -220,7 +220,7 @@ def _suspects(rows: Rows, probabilities: np.ndarray, multi: bool) -> Finding:
     targets = np.zeros(probabilities.shape, bool)
     for place, row in enumerate(kinds):
         targets[place, [number[label] for label in row]] = True
-    found = _label_issues(targets, probabilities, multi)
+    found = suspects(targets, probabilities, multi=multi)
     share = share_of(len(found), len(kinds))
     examples = []
     for place in found[:EXAMPLES].tolist():
@@ -238,8 +238,14 @@ def _suspects(rows: Rows, probabilities: np.ndarray, multi: bool) -> Finding:
     )  # fmt: skip
 
 
-def _label_issues(targets: np.ndarray, probabilities: np.ndarray, multi: bool) -> np.ndarray:
-    """Return the rows whose labels are doubtful, the most doubtful first; both arguments are (N, K)."""
+def suspects(targets: np.ndarray, probabilities: np.ndarray, *, multi: bool = False) -> np.ndarray:
+    """Return the rows whose labels are doubtful, the most doubtful first.
+
+    Args:
+        targets: (N, K) booleans: the labels.
+        probabilities: (N, K), each row predicted by a model that did not see it.
+        multi: rows may have several labels, or none.
+    """
     if multi:
         from cleanlab.multilabel_classification import filter as several
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from luban.tasks import Task
 
-catalogue = Catalogue("luban.objectives", "objective")
+catalogue = Catalogue("luban.objectives", "objective", ignore=frozenset({"terms"}))
 
 Batch = Mapping[str, "torch.Tensor"]
 """input_ids and attention_mask (B, L), targets, and windows (B,): which of the training rows' windows these are."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from luban.errors import PluginError
+from luban.objectives.terms import needs_single_answers, weighed
 
 if TYPE_CHECKING:
     import torch
@@ -31,11 +31,7 @@ def make(options: Options, task: Task) -> Focal:
     Raises:
         PluginError: the task's loss has no terms by row or token, as that of a conditional random field.
     """
-    if getattr(getattr(task, "options", None), "crf", False):
-        raise PluginError(
-            "the objective focal weighs single answers, and a conditional random field scores whole rows",
-            hint="set crf: false in the task, or leave focal out; class_weights works with both",
-        )
+    needs_single_answers("focal", task)
     return Focal(options)
 
 
@@ -65,33 +61,10 @@ def focal_loss(
     weights: torch.Tensor | None = None,
     smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Return the mean focal loss (a scalar), which with gamma 0 is the mean cross entropy.
+    """Return the mean focal loss (a scalar), which with gamma 0 is the mean cross entropy; see `terms.weighed`."""
 
-    Args:
-        logits: (B, K) or (B, L, K).
-        targets: (B,) or (B, L) int64, -100 where nothing is asked; or (B, K) floats of 0 and 1 for multi-label.
-        gamma: power of the weight (1 - p).
-        weights: (K,): of each label, or for multi-label of its ones against its zeros.
-        smoothing: share of the target that is spread over all labels.
-    """
-    from torch.nn import functional
+    def weight(log_right: torch.Tensor) -> torch.Tensor:
+        # Kept off 0, where powers below 1 have no finite gradient.
+        return (-log_right.expm1()).clamp(min=1e-6) ** gamma
 
-    if targets.is_floating_point():
-        smooth = targets * (1 - smoothing) + smoothing / 2
-        terms = functional.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights, reduction="none")
-        right = functional.logsigmoid(logits.where(targets > 0.5, -logits))
-        return (terms * _weight(right, gamma)).mean()
-    asked = targets >= 0
-    scores, wanted = logits[asked], targets[asked]
-    if not len(wanted):
-        return logits.sum() * 0.0
-    terms = functional.cross_entropy(scores, wanted, weight=weights, label_smoothing=smoothing, reduction="none")
-    right = scores.log_softmax(-1).gather(-1, wanted.unsqueeze(-1)).squeeze(-1)
-    counted = terms.new_tensor(len(wanted)) if weights is None else weights[wanted].sum()
-    return (terms * _weight(right, gamma)).sum() / counted
-
-
-def _weight(log_right: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Return (1 - p)^gamma for log p; it is kept off 0, where powers below 1 have no finite gradient."""
-    weight: torch.Tensor = (-log_right.expm1()).clamp(min=1e-6) ** gamma
-    return weight
+    return weighed(logits, targets, weight, weights, smoothing)

@@ -145,7 +145,9 @@ def _sample(rows: Dataset, at_most: int) -> Any:
 
 
 def _measured(facts: Facts, base: BaseFolder, rows: Dataset, on_progress: Listener) -> Facts:
-    """Return the facts with what the base does here: the speed of bf16, and for classify a linear probe's score."""
+    """Return the facts with what the base does here: the speed of bf16, and for classify what a linear probe says."""
+    from luban.data.check import suspects
+    from luban.metrics.calibrate import softmax
     from luban.models.body import load_body
     from luban.tasks import make
     from luban.train import probe as linear
@@ -175,7 +177,11 @@ def _measured(facts: Facts, base: BaseFolder, rows: Dataset, on_progress: Listen
     )
     penalty = linear.fit(x, encoded.targets, len(labels), seed=0).penalty  # once: each fold would choose much the same
     logits = linear.out_of_fold(x, encoded.targets, len(labels), seed=0, penalty=penalty)
-    return replace(facts, probe=float((logits.argmax(1) == encoded.targets).mean()))
+    right = encoded.targets[:, None] == np.arange(len(labels))
+    doubted = suspects(right, softmax(logits))
+    return replace(
+        facts, probe=float((logits.argmax(1) == encoded.targets).mean()), suspect_share=len(doubted) / len(encoded)
+    )
 
 
 def bf16_speedup(body: Any, processor: Processor, texts: Sequence[str]) -> float:

@@ -100,7 +100,7 @@ def _work(
     )  # fmt: skip
     trackers = [make_tracker(plugin.kind, dict(plugin.options), run.folder) for plugin in settings.trackers]
     log, started, last = StepLog(run.folder), time.monotonic(), None
-    best: dict[str, float] = {}
+    bettered = False
     try:
         for step in training.steps():
             log.add(step)
@@ -108,15 +108,17 @@ def _work(
                 tracker.log(step)
             rate = step.examples_per_s
             run.on_progress(Progress("train", step.note, step.step, step.n_steps, "steps", rate, step.left_s, step))
-            best = dict(step.scores) if step.is_best and step.scores else best
+            bettered = bettered or step.is_best
             last = step
     finally:
         log.close()
         for tracker in trackers:
             tracker.close()
+    if training.best and not bettered:
+        run.tell("train", f"no step was better than the start by {settings.choose_by} on validation rows: it is kept")
     shutil.rmtree(run.folder / STATES, ignore_errors=True)
     seconds = time.monotonic() - started
-    return {"steps": last.step if last else training.n_steps, "seconds": round(seconds, 1), "best": best}
+    return {"steps": last.step if last else training.n_steps, "seconds": round(seconds, 1), "best": training.best}
 
 
 def class_weights(rows: Encoded, task: Task, how: str) -> np.ndarray | None:

@@ -86,6 +86,8 @@ class Training:
         self.average = optimise.Average(trained, settings.ema) if settings.ema else None
         self.steps_per_epoch = math.ceil(len(rows) / settings.batch_size)
         self.n_steps = max(1, round(self.steps_per_epoch * settings.epochs))
+        self.best: dict[str, float] = {}
+        """Validation scores of the model that is kept, as far as it was measured by this process."""
 
     def steps(self) -> Iterator[Step]:
         """Train, yielding each step after it is done.
@@ -96,6 +98,11 @@ class Training:
         """
         place = self._resume()
         if place.step == 0:
+            if place.best is None:
+                place = self._measure(place)[0]
+                assert place.best is not None
+                # The start is kept unless a step is at least as good: of equal ones, the later has learned more.
+                place = replace(place, best=math.nextafter(place.best, -math.inf))
             self._save(place)
         watch, recent = LossWatch(place.first_loss), _Speed()
         saved_at = time.monotonic()
@@ -199,8 +206,10 @@ class Training:
         self.model.eval()
         scores = dict(self.measure(self.model))
         place, is_best = judge(place, scores, self.settings.choose_by)
-        if is_best and self.accelerator.is_main_process:
-            self.keep(self.model)
+        if is_best:
+            self.best = scores
+            if self.accelerator.is_main_process:
+                self.keep(self.model)
         if self.average is not None:
             self.average.swap()
         return place, scores, is_best

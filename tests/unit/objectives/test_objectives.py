@@ -15,6 +15,7 @@ from luban.models.heads import TaskModel
 from luban.objectives import TaskLoss, make, total
 from luban.objectives.adversarial import run_moved
 from luban.objectives.focal import focal_loss
+from luban.objectives.terms import weighed
 from luban.objectives.r_drop import disagreement
 from luban.tasks import classify
 
@@ -49,6 +50,17 @@ def test_focal_tokens_pass_over_what_is_not_asked() -> None:
     found = focal_loss(torch.tensor(LOGITS)[None], targets, 2.0)
     right = softmax(LOGITS)[[0, 2], [0, 2]]
     assert found.item() == pytest.approx((-((1 - right) ** 2) * np.log(right)).mean(), rel=1e-5)
+
+
+def test_doubted_labels_have_the_gradient_of_generalised_cross_entropy() -> None:
+    """(1 - p^q) / q, by its own formula."""
+    q, targets = 0.7, torch.tensor([0, 2, 1])
+    logits = torch.tensor(LOGITS, dtype=torch.double)[:3].requires_grad_()
+    right = logits.softmax(-1).gather(1, targets[:, None])
+    (wanted,) = torch.autograd.grad(((1 - right**q) / q).mean(), logits)
+    found = weighed(logits, targets, lambda log_right: (q * log_right.detach()).exp())
+    (got,) = torch.autograd.grad(found, logits)
+    torch.testing.assert_close(got, wanted)
 
 
 def test_focal_gradient_is_finite_at_certainty() -> None:

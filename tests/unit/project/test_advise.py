@@ -70,6 +70,7 @@ ANY_FACTS = st.builds(
     single_character_share=st.floats(0, 1),
     lengths=st.none() | st.builds(Lengths, p50=TOKENS, p95=TOKENS, p99=TOKENS, longest=st.just(10**5)),
     probe=st.none() | st.floats(0, 1),
+    suspect_share=st.floats(0, 1),
     bf16_speedup=st.none() | st.floats(0.1, 4),
 )
 
@@ -153,6 +154,13 @@ class TestRules:
         assert settings_of(dirty)["data.clean"] == ["unicode", "control", "html", "width", "simplify", "whitespace"]
         all_traditional = dataclasses.replace(REVIEWS_ZH, traditional_share=0.99)
         assert "simplify" not in settings_of(all_traditional)["data.clean"]
+
+    def test_labels_that_are_doubted_teach_less(self) -> None:
+        assert "train.objectives" not in settings_of(dataclasses.replace(INTENTS, suspect_share=0.3))
+        noisy = settings_of(dataclasses.replace(INTENTS, suspect_share=0.45))
+        assert noisy["train.objectives"] == [{"kind": "noisy-labels"}]
+        several = dataclasses.replace(INTENTS, suspect_share=0.45, multi_label=True)
+        assert "train.objectives" not in settings_of(several)
 
     def test_precision_by_measurement(self) -> None:
         assert settings_of(INTENTS)["train.precision"] == "fp32"

@@ -86,6 +86,8 @@ def teach(candidate: Candidate, material: Material, options: Options) -> tuple[T
 
     Matrices that were pruned keep their zeros. The candidate and the teachers are left as they are.
     """
+    import torch
+
     from luban.compress.answers import digest, lesson
     from luban.compress.matching import Distillation, Early, Inside
     from luban.models import body as bodies
@@ -141,16 +143,16 @@ def teach(candidate: Candidate, material: Material, options: Options) -> tuple[T
     found = copy.deepcopy(candidate.model)
     found.load_state_dict(_kept(material.folder / "best"))
     after = measure(found.eval())
-    if worse := measure.value(after) < measure.value(before):
-        found = copy.deepcopy(candidate.model)
+    were = candidate.model.state_dict()
+    unchanged = all(torch.equal(were[name], tensor) for name, tensor in found.state_dict().items())
     name = material.settings.choose_by
     facts = {
         "steps": training.n_steps,
         "rows": learnt.rows.n_rows,
         "unlabelled": learnt.rows.n_rows - learnt.n_labelled,
         "before": {name: before[name.removeprefix("-")]},
-        "after": {name: (before if worse else after)[name.removeprefix("-")]},
-        **({"kept": "the weights from before, which scored better"} if worse else {}),
+        "after": {name: after[name.removeprefix("-")]},
+        **({"kept": "the weights from before, which scored better"} if unchanged else {}),
     }
     return found.eval(), facts
 
