@@ -15,8 +15,8 @@ from luban.models.heads import TaskModel
 from luban.objectives import TaskLoss, make, total
 from luban.objectives.adversarial import run_moved
 from luban.objectives.focal import focal_loss
-from luban.objectives.terms import weighed
 from luban.objectives.r_drop import disagreement
+from luban.objectives.terms import weighed
 from luban.tasks import classify
 
 
