@@ -18,6 +18,8 @@ DOWN, UP = "down", "up"
 """Names of a change's two matrices, in this order."""
 Factors = tuple[torch.Tensor, torch.Tensor]
 """(in, rank) and (rank, out): the layer's outputs for inputs x change by x @ first @ second."""
+_NOTHING = 1e-7
+"""Share of a change's largest singular value below which one is rounding."""
 
 
 class Trunk(nn.Module):
@@ -85,17 +87,18 @@ def changes(trained: nn.Module, base: nn.Module, layers: Iterable[str]) -> dict[
 def _factors(path: str, trained: nn.Module, before: Mapping[str, torch.Tensor]) -> Factors:
     """Return a layer's change as two matrices whose rank is that of all that rounding does not explain."""
     name = f"{path}.weight"
-    base = before[name].detach().double()
-    change = trained.get_parameter(name).detach().double() - base
+    base, after = before[name].detach().double(), trained.get_parameter(name).detach().double()
+    change = after - base
     if not change.any():
         return torch.zeros(base.shape[1], 0), torch.zeros(0, base.shape[0])
     # The squares of the singular values: far faster than those themselves, and in fp64 as good for an fp32 change.
     wide = change.shape[1] > change.shape[0]
     squares, vectors = torch.linalg.eigh(change @ change.T if wide else change.T @ change)
-    # Adding a change to a weight rounds it by half of the last bit: a random matrix with this norm (Bai and Yin 1993).
-    last_bit = torch.finfo(torch.float32).eps * base.square().mean().sqrt()
-    rounding = float(last_bit) * (base.shape[0] ** 0.5 + base.shape[1] ** 0.5)
-    kept = vectors[:, squares.clamp(min=0).sqrt() > rounding]
+    sizes = squares.clamp(min=0).sqrt()
+    # Adding a change to a weight rounds the sum by half of its last bit: a random matrix with this norm (Bai, Yin 1993).
+    last_bit = torch.finfo(torch.float32).eps * after.square().mean().sqrt()
+    rounding = last_bit * (base.shape[0] ** 0.5 + base.shape[1] ** 0.5)
+    kept = vectors[:, sizes > torch.maximum(rounding, sizes.max() * _NOTHING)]
     if kept.shape[1] * sum(base.shape) > base.numel():
         raise _refusal(f"{name} changed in {kept.shape[1]} directions of {min(base.shape)}, which is no low rank")
     down, up = (change.T @ kept, kept.T) if wide else (kept, kept.T @ change.T)

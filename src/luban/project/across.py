@@ -96,9 +96,9 @@ def _sharing(settings: Tree, *, low_rank: bool) -> Iterator[Problem]:
     if settings.get(path) != "onnx-shared":
         return
     if not low_rank and settings.get(("train", "freeze")) != "base":
+        got, wanted = "an adapter that changes the base", "one that leaves the base's weights as they are, to share it"
         hint = "set `train.adapter: {kind: lora}` or `train.freeze: base`, or `export.runtime: onnx`"
-        wanted = "training that leaves the base's own weights as they are"
-        yield settings.problem(("train", "adapter"), f"an adapter that changes them, and {shown('onnx-shared')}", wanted, hint)
+        yield settings.problem(("train", "adapter"), got, wanted, hint)
     if settings.get(("compress", "plan")):
         hint = "remove the plan, or set `export.runtime: onnx`"
         wanted = "none: a compressed model has a base of its own"

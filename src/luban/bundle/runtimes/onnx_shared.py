@@ -1,9 +1,9 @@
 """ONNX Runtime, for many tasks on one base: the base's graph is held once, however many bundles a process opens.
 
-A bundle has the base as `base.onnx`, without anything that the task learned: tasks that were trained from the same base
-with the same adapter, of any rank, have it byte for byte. What is the task's own stands beside it: `adapter.safetensors`
-with matrices of low rank, fed to the base's graph as inputs, and `head.onnx`, which makes logits of its hidden states.
-Each bundle is complete, and can be copied away and opened alone.
+A bundle has the base as `base.onnx`, without anything that the task learned: all tasks that were trained from it with
+an adapter on the same layers, of any rank, have the same file. What is the task's own stands beside it: in
+`adapter.safetensors` matrices of low rank, fed to the base's graph as inputs, and `head.onnx`, which makes logits of
+its hidden states. Each bundle is complete, and can be copied away and opened alone.
 
 In one process, bundles whose `base.onnx` is the same, by its SHA-256, and that are opened with as many threads, run in
 one session. It goes when the last of them is closed.
@@ -130,7 +130,8 @@ def _read_adapter(path: Path, wanted: Mapping[str, list[Any]]) -> dict[str, np.n
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CorruptBundle(f"{path} can't be read: {reason}", hint=onnx.MEND) from error
-    ranks = {array.shape[shape.index(_RANK)] for name, shape in wanted.items() if (array := found.get(name)) is not None}
+    known = [(found[name].shape, shape.index(_RANK)) for name, shape in wanted.items() if name in found]
+    ranks = {shape[axis] for shape, axis in known if len(shape) > axis}
     rank = ranks.pop() if len(ranks) == 1 else 0
     for name in sorted({*wanted, *found}):
         shape = tuple(rank if size == _RANK else size for size in wanted.get(name, ()))
@@ -180,7 +181,8 @@ def _base_graph(
             for ids, mask in onnx.example_windows(example)
         ]
 
-    return onnx.fused(_fed(plain, list(fed)), answers)
+    found, counts = onnx.fused(_fed(plain, list(fed)), answers)
+    return (found if counts else _without_shapes(found)), counts
 
 
 def _head_graph(model: TaskModel) -> bytes:
@@ -215,7 +217,17 @@ def _fed(data: bytes, names: list[str]) -> bytes:
         shape = [width, _RANK] if name.endswith(".down") else [_RANK, out]
         model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     kept = list(stored.values())
-    del model.graph.initializer[:], model.graph.value_info[:]
+    del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
+    found: bytes = model.SerializeToString(deterministic=True)
+    return found
+
+
+def _without_shapes(data: bytes) -> bytes:
+    """Return a graph without the shapes of its inner values, which are those of the rank that it was traced with."""
+    from onnx import load_model_from_string
+
+    model = load_model_from_string(data)
+    del model.graph.value_info[:]
     found: bytes = model.SerializeToString(deterministic=True)
     return found
