@@ -95,7 +95,7 @@ def _factors(path: str, trained: nn.Module, before: Mapping[str, torch.Tensor]) 
     wide = change.shape[1] > change.shape[0]
     squares, vectors = torch.linalg.eigh(change @ change.T if wide else change.T @ change)
     sizes = squares.clamp(min=0).sqrt()
-    # Adding a change to a weight rounds the sum by half of its last bit: a random matrix with this norm (Bai, Yin 1993).
+    # Adding a change to a weight rounds the sum by half of its last bit: a random matrix, of this norm.
     last_bit = torch.finfo(torch.float32).eps * after.square().mean().sqrt()
     rounding = last_bit * (base.shape[0] ** 0.5 + base.shape[1] ** 0.5)
     kept = vectors[:, sizes > torch.maximum(rounding, sizes.max() * _NOTHING)]

@@ -96,8 +96,10 @@ def adapted(
     body = attach(copy.deepcopy(plain.body), "lora", settings)
     torch.manual_seed(seed)
     with torch.no_grad():
-        for parameter in (part for part in (*body.parameters(), *plain.head.parameters()) if part.requires_grad):
-            parameter.copy_(torch.randn_like(parameter) * 0.3)
+        for parameter in plain.head.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        for parameter in (part for part in body.parameters() if part.requires_grad):
+            parameter.copy_(torch.randn_like(parameter) * 0.05)
     origin = runtimes.Origin(plain.body, low_rank(plain.body, "lora", settings))
     model = TaskModel(merge(body, "lora"), plain.head).eval()
     return sealed(folder, base, model, task, runtime, {}, origin)

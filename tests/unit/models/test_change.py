@@ -32,7 +32,7 @@ def trained(base: nn.Module, scale: float = 0.05, **options: object) -> nn.Modul
     return merge(body, "lora").eval()
 
 
-@pytest.mark.parametrize("scale", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("scale", [0.01, 0.1, 0.3])
 @pytest.mark.parametrize("targets", ["all", "attention"])
 def test_a_merged_adapter_is_found_again(base: nn.Module, scale: float, targets: str) -> None:
     options = {"rank": 3, "alpha": 7.0, "targets": targets, "rank_stabilised": True}

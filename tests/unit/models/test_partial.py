@@ -69,7 +69,7 @@ def test_five_thousand_texts_have_the_same_tokens(data_sets: Path, partial: Part
 @given(texts=st.lists(ANY_TEXT, min_size=1, max_size=4))
 def test_any_texts_have_the_same_tokens(partial: PartialUnigram, whole: Processor, texts: list[str]) -> None:
     texts = list(whole._plain(texts))
-    assert partial.texts(texts) == whole._tokenise(texts)
+    assert partial.texts(texts) == whole.vocabulary.texts(texts)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
