@@ -10,16 +10,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from luban.bundle.engine import Engine
 from luban.errors import BelowGate, ProjectError
 from luban.files import verify
+from luban.models import checkpoint
 from luban.models.facts import BaseFolder
 from luban.project.load import Loaded, load
 from luban.records import Progress, Report, Score
 from luban.stages import run, train
+from luban.stages.compressing import compress
 from luban.stages.evaluating import _gates
 from luban.stages.record import Run
+from luban.tasks import make_head
 
 PROJECT = """
 name: shop
@@ -162,16 +168,18 @@ def test_a_gate_of_a_score_that_falls_with_quality_is_the_most_it_may_be(project
 
 
 def test_a_run_that_shares_its_base_ends_in_a_bundle_that_answers_and_is_not_compressed(project: Place) -> None:
-    from luban.bundle.engine import Engine
-    from luban.stages.compressing import compress
-
-    loaded = project({"train.adapter": {"kind": "lora", "rank": 2}, "export.runtime": "onnx-shared", "train.epochs": 3})
+    loaded = project({"train.adapter": {"kind": "lora", "rank": 2}, "export.runtime": "onnx-shared"})
     result = run(loaded)
     assert result.bundle is not None
     names = {path.name for path in result.bundle.folder.iterdir()}
     assert {"base.onnx", "head.onnx", "adapter.safetensors"} <= names
     engine = Engine.open(result.bundle.folder)
-    assert [one.label for one in engine.predict(["lovely warm kind lovely", "rude cold late rude"])] == ["good", "bad"]
+    encoded = engine.encode(["lovely warm kind"])
+    trained, _ = checkpoint.load(result.folder / "checkpoint", make_head)
+    with torch.inference_mode():
+        ids = torch.from_numpy(encoded.ids).long()[None]
+        wanted = trained(ids, torch.ones_like(ids)).numpy()
+    assert np.allclose(engine.logits(encoded), wanted, atol=1e-4)
     with pytest.raises(ProjectError, match=r"export\.runtime.*onnx-shared"):
         compress(loaded)
 
