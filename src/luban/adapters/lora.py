@@ -64,6 +64,11 @@ def inject(body: torch.nn.Module, options: Options, *, use_dora: bool) -> torch.
     return body
 
 
+def low_rank(body: torch.nn.Module, options: Options) -> list[str]:
+    """Return the paths of the linear layers of a plain body that are changed; all else stays as it is."""
+    return _linear_layers(body, options.targets)
+
+
 def merge(body: torch.nn.Module) -> torch.nn.Module:
     """Return the same body with the changes added to its weights, and without peft's layers.
 

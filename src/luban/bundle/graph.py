@@ -216,15 +216,18 @@ def _hides_padding_only(graph: Graph, bias: str) -> bool:
         return False
     try:
         session = onnxruntime.InferenceSession(graph.cut_to([bias]), providers=["CPUExecutionProvider"])
-        if {value.name for value in session.get_inputs()} != {"attention_mask"}:
+        names = {value.name for value in session.get_inputs()}
+        if not {"attention_mask"} <= names <= {"attention_mask", "input_ids"}:
             return False
         for length in _MASK_LENGTHS:
             mask = np.ones((2, length), np.int64)
             mask[1, (length + 1) // 2 :] = 0
-            found = session.run(None, {"attention_mask": mask})[0]
             hidden = np.broadcast_to(mask[:, None, None, :] == 0, (2, 1, length, length))
-            if found.shape != hidden.shape or np.any(found[~hidden] != 0) or np.any(found[hidden] > -1e4):
-                return False
+            for ids in (np.zeros_like(mask), np.ones_like(mask)):  # their shape may be read, but not what they are
+                given = {"attention_mask": mask, "input_ids": ids}
+                found = session.run(None, {name: given[name] for name in names})[0]
+                if found.shape != hidden.shape or np.any(found[~hidden] != 0) or np.any(found[hidden] > -1e4):
+                    return False
     except Exception:  # onnxruntime's exceptions have no common class; whatever fails here is left as it is
         return False
     return True

@@ -1,7 +1,6 @@
 """From texts to token ids: cleaning, the base's prefix, tokenising, and the cutting of long rows into windows.
 
-The same object encodes in training and in the engine. It needs the Rust tokeniser and numpy, never torch. A large
-vocabulary may be opened in part at first (`luban.models.partial`): the tokens are the same, the first answer is sooner.
+The same object encodes in training and in the engine. It needs the Rust tokeniser and numpy, never torch.
 
 Legend: N rows, W windows, T tokens of all windows, C tokens that one window has room for besides special tokens.
 """
@@ -9,33 +8,22 @@ Legend: N rows, W windows, T tokens of all windows, C tokens that one window has
 from __future__ import annotations
 
 import itertools
-import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from luban.data.clean import Cleaner
 from luban.errors import CorruptBundle
 from luban.files import read_json, write_json, write_text
-from luban.models.partial import PartialUnigram, skeleton, special_ids, without_boundaries
+from luban.models.vocabulary import Vocabulary
 from luban.records import Encoded
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 PROCESSOR = "processor.json"
 TOKENIZER = "tokenizer.json"
 LongText = Literal["truncate", "head_tail", "chunk"]
-MOST_CHARACTERS = 2_000
-"""Texts of a call up to which a vocabulary opened in part is used; over all calls, 20 times as many.
-
-A character takes 4 us then, so that by the time the whole vocabulary is opened, 0.2 s more were spent than need be.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,39 +47,22 @@ class ProcessorSettings:
 class Processor:
     """Encodes texts, or texts already cut into units, as windows of token ids."""
 
-    def __init__(self, settings: ProcessorSettings, tokenizer_json: str, *, in_part: bool = False) -> None:
-        """Store the settings and build the tokeniser from the text of a `tokenizer.json`.
+    def __init__(self, settings: ProcessorSettings, vocabulary: str | Vocabulary) -> None:
+        """Store the settings and the vocabulary.
 
         Args:
             settings: all else that decides how a text becomes tokens.
-            tokenizer_json: the vocabulary, and the steps around it.
-            in_part: open a large Unigram vocabulary in part, until many texts are encoded.
+            vocabulary: what turns texts into tokens, or the text of a `tokenizer.json`, which is opened.
 
         Raises:
-            ValueError: the window has no room for text beside special tokens and prefix.
+            ValueError: the vocabulary can't be read, or the window has no room for text beside special tokens and
+                prefix.
         """
         self.settings = settings
-        self.tokenizer_json = tokenizer_json
+        self.vocabulary = Vocabulary(vocabulary) if isinstance(vocabulary, str) else vocabulary
         self._cleaner = Cleaner(settings.clean, settings.replace)
-        self._whole: Tokenizer | None = None
-        self._units: Tokenizer | None = None
-        self._n_in_part = 0
-        self._partial = PartialUnigram.read(tokenizer_json) if in_part else None
-        if self._partial is None:
-            texts = self._whole_tokenizer()
-            self._specials = _specials(_special_tokens(texts))
-            self.vocabulary_size = int(texts.get_vocab_size())
-            head, tail = special_ids(texts)
-            token_to_id = texts.token_to_id
-        else:
-            self._specials = _specials(self._partial.special_tokens)
-            self.vocabulary_size = len(self._partial)
-            head, tail = self._partial.special_ids()
-            token_to_id = self._partial.token_to_id
-        self.pad_id = _first_id(token_to_id, ("[PAD]", "<pad>", "<|endoftext|>", "</s>"), 0)
-        self._unknown_id = _first_id(token_to_id, ("[UNK]", "<unk>"), self.pad_id)
-        self._head = [*head, *self._tokenise([settings.prefix.rstrip()])[0]] if settings.prefix else head
-        self._tail = tail
+        self.pad_id, self._tail = self.vocabulary.pad_id, self.vocabulary.tail
+        self._head = [*self.vocabulary.head, *self._prefix_ids()]
         self.room = settings.max_length - len(self._head) - len(self._tail)
         if self.room < 1:
             raise ValueError(
@@ -101,22 +72,28 @@ class Processor:
 
     @classmethod
     def from_dir(cls, folder: Path) -> Processor:
-        """Read a processor that `to_dir` wrote, a large vocabulary in part."""
+        """Read a processor that `to_dir` wrote; its vocabulary is shared with all that have the same."""
         try:
             values = read_json(folder / PROCESSOR)
             settings = ProcessorSettings(**{**values, "clean": tuple(values["clean"])})
-            return cls(settings, (folder / TOKENIZER).read_text("utf-8"), in_part=True)
+            return cls(settings, Vocabulary.shared((folder / TOKENIZER).read_text("utf-8")))
         except (TypeError, KeyError, ValueError) as error:
             raise CorruptBundle(f"{folder / PROCESSOR} can't be read: {error}", hint="make the folder again") from error
 
     def to_dir(self, folder: Path) -> None:
         """Write `processor.json` and `tokenizer.json`, the latter without the space that some bases' files have."""
         write_json(folder / PROCESSOR, asdict(self.settings))
-        write_text(folder / TOKENIZER, self._compact_json)
+        write_text(folder / TOKENIZER, self.vocabulary.compact_json)
 
-    @cached_property
-    def _compact_json(self) -> str:
-        return json.dumps(json.loads(self.tokenizer_json), ensure_ascii=False, separators=(",", ":"))
+    @property
+    def tokenizer_json(self) -> str:
+        """The text of the `tokenizer.json`."""
+        return self.vocabulary.tokenizer_json
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens that there are."""
+        return self.vocabulary.size
 
     def clean(self, texts: Sequence[str]) -> list[str]:
         """Clean texts as they are cleaned before tokenising."""
@@ -124,13 +101,13 @@ class Processor:
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return (N,) tokens that each text would take uncut, special tokens and prefix included."""
-        bodies = self._tokenise(self._plain(texts))
+        bodies = self.vocabulary.texts(self._plain(texts))
         extra = len(self._head) + len(self._tail)
         return np.fromiter((len(ids) + extra for ids in bodies), np.int64, len(bodies))
 
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
         """Tokenise N texts: one window each, or several for a long one where the settings say `chunk`."""
-        bodies = self._tokenise(self._plain(texts))
+        bodies = self.vocabulary.texts(self._plain(texts))
         if max(map(len, bodies), default=0) <= self.room:
             return self._assemble(bodies, np.arange(len(bodies)), len(bodies))
         windows: list[list[int]] = []
@@ -154,7 +131,7 @@ class Processor:
             [f" {unit}" if space else unit for unit, space in zip(plain, spaces, strict=True)]
             for plain, spaces in zip(map(self._plain_units, rows), spaced, strict=True)
         ]
-        encodings = self._tokenise_units(words)
+        encodings = self.vocabulary.units(words)
         windows: list[list[int]] = []
         marks: list[list[int]] = []
         owners: list[int] = []
@@ -169,51 +146,15 @@ class Processor:
         units = _flat(part for mark in marks for part in (head, mark, tail))
         return Encoded(encoded.ids, encoded.offsets, encoded.rows, encoded.n_rows, units=units)
 
+    def _prefix_ids(self) -> list[int]:
+        return self.vocabulary.texts([self.settings.prefix.rstrip()])[0] if self.settings.prefix else []
+
     def _plain(self, texts: Sequence[str]) -> list[str]:
-        """Return cleaned texts in which nothing is taken for a special token: a text must not end itself early."""
-        return [self._specials.sub(_broken_up, text) for text in self._cleaner(texts)]
-
-    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text's tokens, without special tokens."""
-        if (partial := self._partial_for(sum(map(len, texts)))) is not None:
-            return partial.texts(texts)
-        found = self._whole_tokenizer().encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in found]
-
-    def _tokenise_units(self, rows: Sequence[list[str]]) -> list[tuple[list[int], list[int | None]]]:
-        """Return for each row of units the ids of its tokens, and which unit each is of."""
-        if (partial := self._partial_for(sum(len(unit) for row in rows for unit in row))) is not None:
-            return partial.units(rows)
-        found = self._unit_tokenizer().encode_batch(rows, is_pretokenized=True, add_special_tokens=False)
-        return [(encoding.ids, encoding.word_ids) for encoding in found]
-
-    def _partial_for(self, n_characters: int) -> PartialUnigram | None:
-        """Return the vocabulary opened in part, if it is open and has not been asked for much yet."""
-        if self._partial is None:
-            return None
-        self._n_in_part += n_characters
-        few = n_characters <= MOST_CHARACTERS and self._n_in_part <= 20 * MOST_CHARACTERS
-        return self._partial if few else None
-
-    def _whole_tokenizer(self) -> Tokenizer:
-        if self._whole is None:
-            self._whole = _tokenizer(self.tokenizer_json)
-            self._partial = None
-        return self._whole
-
-    def _unit_tokenizer(self) -> Tokenizer:
-        """Return a tokeniser that adds no word boundary before a unit: the unit's own space tells of one."""
-        if self._units is None:
-            whole, steps = self._whole_tokenizer(), without_boundaries(json.loads(self.tokenizer_json))
-            if all(token["special"] for token in steps["added_tokens"]):  # then a text is never cut at one
-                self._units = skeleton(steps)
-                self._units.model = whole.model  # shared: a second vocabulary would take as much time and memory again
-            else:
-                self._units = _tokenizer(json.dumps(steps))
-        return self._units
+        """Return cleaned texts, with special tokens that are spelt out in them broken up."""
+        return [self.vocabulary.plain(text) for text in self._cleaner(texts)]
 
     def _plain_units(self, units: Sequence[str]) -> list[str]:
-        return [self._specials.sub(_broken_up, unit) for unit in self._cleaner.clean_tokens(units)]
+        return [self.vocabulary.plain(unit) for unit in self._cleaner.clean_tokens(units)]
 
     def _mark(self, ids: list[int], words: list[int | None], n_units: int) -> tuple[list[int], list[int]]:
         """Return a row's ids, and for each token the index of the unit that begins there, or -1."""
@@ -226,7 +167,7 @@ class Processor:
         for token, word in zip(ids, words, strict=True):
             if word is not None:
                 by_unit.setdefault(word, []).append(token)
-        pieces = [by_unit.get(unit, [self._unknown_id]) for unit in range(n_units)]
+        pieces = [by_unit.get(unit, [self.vocabulary.unknown_id]) for unit in range(n_units)]
         marks = [[unit] + [-1] * (len(piece) - 1) for unit, piece in enumerate(pieces)]
         return list(itertools.chain(*pieces)), list(itertools.chain(*marks))
 
@@ -255,34 +196,3 @@ class Processor:
 
 def _flat(parts: Iterable[list[int]]) -> np.ndarray:
     return np.fromiter(itertools.chain.from_iterable(parts), np.int32)
-
-
-def _tokenizer(text: str) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # the Rust side raises a bare Exception
-        raise ValueError(f"the tokeniser can't be read: {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def _special_tokens(tokenizer: Tokenizer) -> list[str]:
-    return [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
-
-
-def _specials(tokens: Iterable[str]) -> re.Pattern[str]:
-    """Return what finds special tokens spelt out in a text; some models hold them as pieces of words, too."""
-    return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
-
-
-def _broken_up(found: re.Match[str]) -> str:
-    return f"{found[0][0]} {found[0][1:]}"
-
-
-def _first_id(token_to_id: Callable[[str], int | None], tokens: Iterable[str], otherwise: int) -> int:
-    """Return the id of the first of some tokens that there is."""
-    return next((int(found) for token in tokens if (found := token_to_id(token)) is not None), otherwise)

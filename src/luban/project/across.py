@@ -17,16 +17,18 @@ LOWER_IS_BETTER = ("loss", "ece", "hamming")
 """Scores that fall as a model gets better."""
 
 
-def problems(settings: Tree, known_scores: Sequence[str] = ()) -> list[Problem]:
+def problems(settings: Tree, known_scores: Sequence[str] = (), *, low_rank: bool = True) -> list[Problem]:
     """Return what is wrong between settings.
 
     Args:
         settings: the values of the file, with their lines; each may still be of a wrong type.
         known_scores: the scores that the task gives; where there are none, names are only checked for their form.
+        low_rank: the adapter leaves the base's own weights as they are.
     """
     found: list[Problem] = []
     for check in (_split, _validation, _cleaning, _base):
         found.extend(check(settings))
+    found.extend(_sharing(settings, low_rank=low_rank))
     found.extend(_choose_by(settings, known_scores))
     found.extend(_gates(settings, known_scores))
     return found
@@ -87,6 +89,20 @@ def _base(settings: Tree) -> Iterator[Problem]:
     if hint:
         wanted = "a name, a folder or a hub id such as `hf:org/name@revision`"
         yield settings.problem(("base",), shown(base), wanted, hint)
+
+
+def _sharing(settings: Tree, *, low_rank: bool) -> Iterator[Problem]:
+    path = ("export", "runtime")
+    if settings.get(path) != "onnx-shared":
+        return
+    if not low_rank and settings.get(("train", "freeze")) != "base":
+        got, wanted = "an adapter that changes the base", "one that leaves the base's weights as they are, to share it"
+        hint = "set `train.adapter: {kind: lora}` or `train.freeze: base`, or `export.runtime: onnx`"
+        yield settings.problem(("train", "adapter"), got, wanted, hint)
+    if settings.get(("compress", "plan")):
+        hint = "remove the plan, or set `export.runtime: onnx`"
+        wanted = "none: a compressed model has a base of its own"
+        yield settings.problem(("compress", "plan"), "a plan, and the runtime onnx-shared", wanted, hint)
 
 
 def _choose_by(settings: Tree, known: Sequence[str]) -> Iterator[Problem]:

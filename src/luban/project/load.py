@@ -132,7 +132,9 @@ def parse(text: str, *, root: Path, overrides: Sequence[str] = (), source: str =
         n_untold = error.error_count() - len(told)
     root = Path(os.path.realpath(root))
     found.extend(_paths(settings, root))
-    found.extend(across.problems(settings, known_scores))
+    adapter = modules.get(("train", "adapter"))
+    low_rank = adapter is None or hasattr(adapter, "low_rank")
+    found.extend(across.problems(settings, known_scores, low_rank=low_rank))
     lost = {settings.where(path) for path in settings.lost}
     problems.extend(problem for problem in found if problem.where not in lost)
     if problems or project is None:

@@ -177,8 +177,9 @@ class ExportSection:
 
     __pydantic_config__ = _STRICT
 
-    runtime: Literal["onnx", "openvino", "torch"] = "onnx"
-    """What executes the bundle."""
+    runtime: Literal["onnx", "onnx-shared", "openvino", "torch"] = "onnx"
+    """What executes the bundle. With `onnx-shared` all tasks on one base that a process opens hold it once; the adapter
+    is then `lora`, or `train.freeze` is `base`."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the matrix products. `bf16`, which only the runtime openvino has, changes logits by a tenth or so:
     set `max_difference` to what you accept."""

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from luban.bundle import seal as sealing
 from luban.bundle.engine import Engine
+from luban.bundle.runtimes import shares_base
 from luban.compress import Candidate, Material, as_json, told
 from luban.compress.build import Workshop
 from luban.compress.ladder import Shape, ladder
 from luban.compress.search import Budget, Point, Scales, choose, frontier, search, shown
-from luban.errors import BelowGate
+from luban.errors import BelowGate, Problem, ProjectError
 from luban.evaluate import score
 from luban.evaluate.compare import compare
 from luban.evaluate.frontier import write as write_frontier
@@ -82,7 +83,9 @@ def compress(
     Raises:
         BelowGate: no plan keeps the budget, or the chosen one loses more on test rows for certain; the message has the
             nearest. No compressed bundle is then sealed, and one from before is gone.
+        ProjectError: the project shares its base with others.
     """
+    _refuse_shared(project)
     with finished(project, on_progress) as (run, ready):
         work = _Work(run, ready)
         settings = project.project.compress
@@ -212,6 +215,14 @@ class _Work:
 def _teacher(source: Path) -> Candidate:
     model, parts = checkpoint.load(source, make_head)
     return Candidate(model, parts.processor)
+
+
+def _refuse_shared(project: Loaded) -> None:
+    if shares_base(kind := project.project.export.runtime):
+        got, wanted = repr(kind), "a runtime with a model of its own: a smaller base would be no other task's"
+        line = project.lines.get("export.runtime")
+        problem = Problem("export.runtime", got, wanted, line, "set `export.runtime: onnx`, run, and compress then")
+        raise ProjectError([problem], source=project.source)
 
 
 def _remember(project: Loaded, plan: Sequence[Plugin]) -> None:

@@ -65,7 +65,7 @@ def export(project: Loaded, *, force: Collection[str] = (), on_progress: Listene
 
     with _begun(project, on_progress, force) as run:
         ready = _trained(run)
-        export_stage(run, ready.splits, ready.task)
+        export_stage(run, ready.splits, ready.task, ready.base)
         return RunResult(run.folder, run.results, findings=ready.findings)
 
 
@@ -148,7 +148,7 @@ def _judged(run: Run) -> tuple[Ready, Report]:
     from luban.stages.exporting import export as export_stage
 
     ready = _trained(run)
-    export_stage(run, ready.splits, ready.task)
+    export_stage(run, ready.splits, ready.task, ready.base)
     return ready, evaluate(run, ready.splits, ready.task, ready.probed)
 
 

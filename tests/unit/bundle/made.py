@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from luban import files
+from luban.adapters import attach, low_rank, merge
 from luban.bundle import parity, runtimes, seal
 from luban.bundle.engine import Engine
 from luban.models import base as bases
@@ -81,20 +83,46 @@ def report(scores: dict[str, float] | None = None) -> Report:
 def make_bundle(folder: Path, base: bases.BaseFolder, kind: str, runtime: str, **options: Any) -> Made:
     """Export, compare and seal a tiny model."""
     task = make(kind, options, LABELS[kind])
+    return sealed(folder, base, model_of(task, base), task, runtime, options)
+
+
+def adapted(
+    folder: Path, base: bases.BaseFolder, kind: str, labels: tuple[str, ...], *, rank: int, seed: int,
+    runtime: str = "onnx-shared",
+) -> Made:  # fmt: skip
+    """Export, compare and seal a tiny model that differs from its base by a random adapter and a random head."""
+    task, settings = make(kind, {}, labels), {"rank": rank}
+    plain = model_of(task, base)
+    body = attach(copy.deepcopy(plain.body), "lora", settings)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in plain.head.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        for parameter in (part for part in body.parameters() if part.requires_grad):
+            parameter.copy_(torch.randn_like(parameter) * 0.05)
+    origin = runtimes.Origin(plain.body, low_rank(plain.body, "lora", settings))
+    model = TaskModel(merge(body, "lora"), plain.head).eval()
+    return sealed(folder, base, model, task, runtime, {}, origin)
+
+
+def sealed(
+    folder: Path, base: bases.BaseFolder, model: TaskModel, task: Task, runtime: str, options: dict[str, Any],
+    origin: runtimes.Origin | None = None,
+) -> Made:  # fmt: skip
+    """Export, compare and seal a model."""
     settings = ProcessorSettings(
         max_length=MAX_LENGTH, clean=("unicode", "control", "whitespace"),
         long_text=options.get("long_text", "truncate"),
     )  # fmt: skip
     processor = Processor(settings, (base.folder / "tokenizer.json").read_text("utf-8"))
-    model = model_of(task, base)
     rows = task.encode(texts(40), processor)
     graph = folder.with_name(f"{folder.name}-graph")
     with files.new_folder(graph) as aside:
-        facts = runtimes.write(runtime, model, aside, rows)
+        facts = runtimes.write(runtime, model, aside, rows, origin=origin)
         runner = runtimes.open(runtime, aside, facts)
         parity.check(model, runner, rows, pad_id=processor.pad_id, per_token=task.per_token, max_difference=1e-3)
         files.seal(aside, {"kind": "graph", "runtime": facts})
-    told = {"kind": kind, "options": options, "labels": LABELS[kind], "facts": task.facts(model.head)}
+    told = {"kind": task.kind, "options": options, "labels": list(task.labels), "facts": task.facts(model.head)}
     engine = Engine(
         name="made", task=task, processor=processor, runner=runner, calibration=Calibration(), facts=told["facts"]
     )

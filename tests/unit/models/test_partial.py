@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 from luban.data.units import split
 from luban.models.facts import BaseFolder
 from luban.models.partial import PartialUnigram, without_boundaries
-from luban.models.processor import MOST_CHARACTERS, Processor, ProcessorSettings
+from luban.models.processor import Processor, ProcessorSettings
+from luban.models.vocabulary import MOST_CHARACTERS
 
 SETS = ("clinc150", "sst2", "banking77", "tnews_zh", "waimai_10k", "online_shopping_10_cats")
 N_TEXTS = 5_000
@@ -68,7 +69,7 @@ def test_five_thousand_texts_have_the_same_tokens(data_sets: Path, partial: Part
 @given(texts=st.lists(ANY_TEXT, min_size=1, max_size=4))
 def test_any_texts_have_the_same_tokens(partial: PartialUnigram, whole: Processor, texts: list[str]) -> None:
     texts = list(whole._plain(texts))
-    assert partial.texts(texts) == whole._tokenise(texts)
+    assert partial.texts(texts) == whole.vocabulary.texts(texts)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -79,7 +80,7 @@ def test_any_texts_have_the_same_tokens(partial: PartialUnigram, whole: Processo
 def test_any_units_have_the_same_tokens(partial: PartialUnigram, whole: Processor, text: str, characters: bool) -> None:
     units = [text[start:end] for start, end in split(text, characters=characters)]
     rows = [units, [f" {unit}" for unit in units], []]
-    assert partial.units(rows) == whole._tokenise_units(rows)
+    assert partial.units(rows) == whole.vocabulary.units(rows)
 
 
 PIECES = st.dictionaries(st.text("ab▁c好", min_size=1, max_size=4), st.floats(-20, 0), max_size=25)
@@ -144,15 +145,15 @@ def test_a_processor_opens_the_whole_once_it_is_asked_for_much(
     whole.to_dir(tmp_path)
     few = Processor.from_dir(tmp_path)
     assert (few.pad_id, few.room, few.vocabulary_size) == (whole.pad_id, whole.room, whole.vocabulary_size)
-    assert few._whole is None
+    assert not few.vocabulary.is_whole
     texts = ["我的卡还没到，怎么办？</s> why", "where is my card"]
     assert tokens(few, texts) == tokens(whole, texts)
-    assert few._whole is None
+    assert not few.vocabulary.is_whole
     long = ["my card " * (MOST_CHARACTERS // 4)]
     assert tokens(few, long) == tokens(whole, long)
-    assert few._whole is not None
+    assert few.vocabulary.is_whole
 
     often = Processor.from_dir(tmp_path)
     for _ in range(45):
         often.encode_texts(["我的卡" * (MOST_CHARACTERS // 4)])
-    assert often._whole is not None
+    assert often.vocabulary.is_whole

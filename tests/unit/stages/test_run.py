@@ -10,16 +10,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from luban.errors import BelowGate
+from luban.bundle.engine import Engine
+from luban.errors import BelowGate, ProjectError
 from luban.files import verify
+from luban.models import checkpoint
 from luban.models.facts import BaseFolder
 from luban.project.load import Loaded, load
 from luban.records import Progress, Report, Score
 from luban.stages import run, train
+from luban.stages.compressing import compress
 from luban.stages.evaluating import _gates
 from luban.stages.record import Run
+from luban.tasks import make_head
 
 PROJECT = """
 name: shop
@@ -159,3 +165,32 @@ def test_a_gate_of_a_score_that_falls_with_quality_is_the_most_it_may_be(project
     with pytest.raises(BelowGate, match=r"ece .* is above 0\.05") as caught:
         _gates(Run(project({"gates": {"accuracy": 0.9, "ece": 0.05}})), report)
     assert (caught.value.measured, caught.value.allowed) == (0.08, 0.05)
+
+
+def test_a_run_that_shares_its_base_ends_in_a_bundle_that_answers_and_is_not_compressed(project: Place) -> None:
+    loaded = project({"train.adapter": {"kind": "lora", "rank": 2}, "export.runtime": "onnx-shared"})
+    result = run(loaded)
+    assert result.bundle is not None
+    names = {path.name for path in result.bundle.folder.iterdir()}
+    assert {"base.onnx", "head.onnx", "adapter.safetensors"} <= names
+    engine = Engine.open(result.bundle.folder)
+    encoded = engine.encode(["lovely warm kind"])
+    trained, _ = checkpoint.load(result.folder / "checkpoint", make_head)
+    with torch.inference_mode():
+        ids = torch.from_numpy(encoded.ids).long()[None]
+        wanted = trained(ids, torch.ones_like(ids)).numpy()
+    assert np.allclose(engine.logits(encoded), wanted, atol=1e-4)
+    with pytest.raises(ProjectError, match=r"export\.runtime.*onnx-shared"):
+        compress(loaded)
+
+
+@pytest.mark.parametrize("adapter", ["full", "dora", "bitfit"])
+def test_an_adapter_that_changes_the_base_is_refused_before_training(project: Place, adapter: str) -> None:
+    with pytest.raises(ProjectError, match=r"train\.adapter.*changes the base"):
+        project({"train.adapter": adapter, "export.runtime": "onnx-shared"})
+    assert project({"train.adapter": adapter, "export.runtime": "onnx-shared", "train.freeze": "base"})
+
+
+def test_a_plan_of_compression_does_not_go_with_a_shared_base(project: Place) -> None:
+    with pytest.raises(ProjectError, match=r"compress\.plan.*a base of its own"):
+        project({"train.adapter": "lora", "export.runtime": "onnx-shared", "compress.plan": ["quantise"]})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -12,12 +13,23 @@ from luban.plugins import Catalogue
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
 
     from luban.models.heads import TaskModel
     from luban.records import Encoded
 
 Precision = Literal["fp32", "bf16"]
 catalogue = Catalogue("luban.bundle.runtimes", "runtime")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a model was trained from, and what of it an adapter may have changed."""
+
+    body: nn.Module
+    """The base's plain body."""
+    layers: Sequence[str] = ()
+    """Paths of the linear layers that have changed by matrices of low rank."""
 
 
 class Runner(Protocol):
@@ -37,7 +49,7 @@ class Runner(Protocol):
 class Runtime(Protocol):
     """What a runtime's module offers."""
 
-    def write(self, model: TaskModel, folder: Path, example: Encoded, **precision: Any) -> dict[str, Any]:
+    def write(self, model: TaskModel, folder: Path, example: Encoded, **given: Any) -> dict[str, Any]:
         """Write what `open` needs into `folder` and return facts for it, as JSON values.
 
         The same model gives the same bytes, and neither paths nor times are among them.
@@ -46,7 +58,8 @@ class Runtime(Protocol):
             model: on the CPU, in evaluation mode.
             folder: is there; `write` adds files with endings that a bundle may hold.
             example: real windows, with which the runtime may try out what it has written.
-            precision: given as `precision` where it is not fp32, to a module whose `PRECISIONS` has it.
+            given: `precision` where it is not fp32, to a module whose `PRECISIONS` has it; `origin`, an `Origin`,
+                to one whose `SHARES_BASE` is true.
         """
         ...
 
@@ -60,7 +73,19 @@ class Runtime(Protocol):
         ...
 
 
-def write(kind: str, model: TaskModel, folder: Path, example: Encoded, precision: Precision = "fp32") -> dict[str, Any]:
+def shares_base(kind: str) -> bool:
+    """Tell whether a runtime keeps the base apart from what a task has learned."""
+    return bool(getattr(catalogue.load(kind), "SHARES_BASE", False))
+
+
+def write(
+    kind: str,
+    model: TaskModel,
+    folder: Path,
+    example: Encoded,
+    precision: Precision = "fp32",
+    origin: Origin | None = None,
+) -> dict[str, Any]:
     """Write a model for a runtime, by its name; see `Runtime.write`.
 
     Raises:
@@ -72,7 +97,10 @@ def write(kind: str, model: TaskModel, folder: Path, example: Encoded, precision
             f"the runtime {kind} multiplies in {' or '.join(known)}; got precision {precision}",
             hint="set `export.runtime: openvino`, or `export.precision: fp32`",
         )
-    return runtime.write(model, folder, example, **({} if precision == "fp32" else {"precision": precision}))
+    given: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}
+    if origin is not None and shares_base(kind):
+        given["origin"] = origin
+    return runtime.write(model, folder, example, **given)
 
 
 def n_threads(facts: Mapping[str, Any], wanted: int) -> int:

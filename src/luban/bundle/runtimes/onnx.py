@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ from luban.models.windows import pad
 from luban.records import Encoded
 
 if TYPE_CHECKING:
+    import torch
+
     from luban.models.heads import TaskModel
 
 GRAPH = "model.onnx"
@@ -37,7 +39,7 @@ OPSET = 20
 _MAX_BYTES = 2**31 - 1
 _SAME = 1e-4
 """Largest difference of a fused graph's logits from the plain graph's, as a share of the largest logit."""
-_MEND = "make the bundle again with `luban run`"
+MEND = "make the bundle again with `luban run`"
 _log = logging.getLogger(__name__)
 
 
@@ -50,11 +52,11 @@ def write(model: TaskModel, folder: Path, example: Encoded) -> dict[str, Any]:
         LubanError: torch can't export this base, or the graph is beyond the 2 GB that one ONNX file holds.
         MissingExtra: onnx or onnxscript is not installed.
     """
-    with _quiet():
+    with quiet():
         plain = _export(model)
-        chosen, fused = _fuse(plain, example)
+        chosen, counts = fused(plain, lambda graph: _logits(graph, example))
     (folder / GRAPH).write_bytes(chosen)
-    return {"kind": "onnx", "file": GRAPH, "opset": OPSET, "inputs": list(INPUTS), "output": OUTPUT, "fused": fused}
+    return {"kind": "onnx", "file": GRAPH, "opset": OPSET, "inputs": list(INPUTS), "output": OUTPUT, "fused": counts}
 
 
 class OnnxRunner:
@@ -102,23 +104,41 @@ def exported(model: TaskModel) -> bytes:
     Raises:
         LubanError, MissingExtra: as `write`.
     """
-    with _quiet():
+    with quiet():
         return _export(model)
 
 
 def _opened(graph: str | bytes, threads: int, name: str) -> OnnxRunner:
+    with opening(name):
+        return OnnxRunner(session(graph, threads), threads)
+
+
+@contextmanager
+def opening(name: str) -> Iterator[None]:
+    """Say what goes wrong while a graph is opened in Luban's words.
+
+    Raises:
+        CorruptBundle: the graph can't be loaded; the message has its name.
+        MissingExtra: onnxruntime is not installed.
+    """
     try:
-        return OnnxRunner(_session(graph, threads), threads)
+        yield
+    except LubanError:
+        raise
     except ImportError as error:
         raise MissingExtra(
             f"the runtime onnx needs the package onnxruntime: {error}", hint="pip install onnxruntime"
         ) from error
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
         reason = str(error).strip().splitlines()[0][:300]
-        raise CorruptBundle(f"{name} can't be loaded: {reason}", hint=_MEND) from error
+        raise CorruptBundle(f"{name} can't be loaded: {reason}", hint=MEND) from error
 
 
-def _session(graph: str | bytes, threads: int) -> Any:
+def session(graph: str | bytes, threads: int, *, arena: bool = True) -> Any:
+    """Return an ONNX Runtime session for a path or a serialised graph, with the settings that were measured best.
+
+    Without an arena it gives memory back after every run, which costs time where much is taken.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -127,6 +147,7 @@ def _session(graph: str | bytes, threads: int) -> Any:
     options.log_severity_level = 4
     # A plan of the memory for each shape that comes up is made and kept: of hundreds, that costs 2%.
     options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = arena
     # Threads that spin while they wait gain 8% on an idle machine, and halve the rate on a busy one: they take the
     # cores from whoever has work, other calls of the same session among them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -138,6 +159,37 @@ def _session(graph: str | bytes, threads: int) -> Any:
 
 def _export(model: TaskModel) -> bytes:
     """Return the plain graph of a model, serialised."""
+    from luban.models.heads import Stages
+
+    traced, outputs = (model, [OUTPUT]) if model.early is None else (Stages(model), list(early.OUTPUTS))
+    return traced_graph(traced, dict(zip(INPUTS, example_batch(), strict=True)), outputs, type(model.body).__name__)
+
+
+def example_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids and mask (2, 7), with padding. No axis has 1 or equals another, or it would be taken for fixed."""
+    import torch
+
+    ids = torch.ones((2, 7), dtype=torch.int64)
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    return ids, mask
+
+
+def traced_graph(
+    module: torch.nn.Module, inputs: Mapping[str, torch.Tensor], outputs: Sequence[str], name: str
+) -> bytes:
+    """Return a module as a plain graph, serialised, with any number of windows and tokens.
+
+    Args:
+        module: in evaluation mode.
+        inputs: an example of each input, windows first and tokens second.
+        outputs: names of what it returns.
+        name: what it is called in an error.
+
+    Raises:
+        LubanError: torch can't export it, or the graph is beyond the 2 GB that one ONNX file holds.
+        MissingExtra: onnx or onnxscript is not installed.
+    """
     import torch
 
     try:
@@ -146,27 +198,20 @@ def _export(model: TaskModel) -> bytes:
     except ImportError as error:
         raise MissingExtra(f"the export needs a package: {error}", hint="pip install 'luban[train]'") from error
 
-    from luban.models.heads import Stages
-
-    traced, outputs = (model, [OUTPUT]) if model.early is None else (Stages(model), list(early.OUTPUTS))
-    # No axis may have 1 or equal another, or the exporter takes it for fixed.
-    ids = torch.ones((2, 7), dtype=torch.int64)
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0
     axes = {0: "batch", 1: "length"}
     try:
         program = torch.onnx.export(
-            traced, (ids, mask), dynamo=True, opset_version=OPSET, input_names=list(INPUTS), output_names=outputs,
-            dynamic_shapes=dict.fromkeys(INPUTS, axes), external_data=False, verbose=False,
+            module, tuple(inputs.values()), dynamo=True, opset_version=OPSET, input_names=list(inputs),
+            output_names=list(outputs), dynamic_shapes=tuple(axes for _ in inputs), external_data=False, verbose=False,
         )  # fmt: skip
     except Exception as error:  # whatever stands in a model's code can come out of its tracing
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise LubanError(
-            f"{type(model.body).__name__} can't be exported to ONNX: {reason}",
+            f"{name} can't be exported to ONNX: {reason}",
             hint="choose another base, or set `export.runtime: torch` (prediction then needs torch)",
         ) from error
     assert program is not None
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    size = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
     if size >= _MAX_BYTES:
         raise LubanError(
             f"the model has {size / 1e9:.1f} GB of weights; one ONNX file holds 2.1 GB",
@@ -189,8 +234,13 @@ def _serialised(graph: Any) -> bytes:
     return data
 
 
-def _fuse(plain: bytes, example: Encoded) -> tuple[bytes, dict[str, int]]:
-    """Return the graph with ONNX Runtime's own operators and how many of each, or the plain one and nothing."""
+def fused(plain: bytes, answers: Callable[[bytes], Sequence[np.ndarray]]) -> tuple[bytes, dict[str, int]]:
+    """Return the graph with ONNX Runtime's own operators and how many of each, or the plain one and nothing.
+
+    Args:
+        plain: the graph as it was traced.
+        answers: runs a graph on examples; the fused one must give what the plain one does.
+    """
     import onnx
     import onnx_ir
 
@@ -198,37 +248,45 @@ def _fuse(plain: bytes, example: Encoded) -> tuple[bytes, dict[str, int]]:
         from onnxscript.rewriter.ort_fusions import optimize_for_ort
 
         graph, _ = optimize_for_ort(onnx_ir.from_proto(onnx.load_model_from_string(plain)))
-        fused = faster(_serialised(graph))
-        counts = Counter(node.op_type for node in Graph(fused).nodes if node.domain == MS)
-        _check_same(plain, fused, example)
+        found = faster(_serialised(graph))
+        counts = Counter(node.op_type for node in Graph(found).nodes if node.domain == MS)
+        _check_same(answers(plain), answers(found))
     except Exception as error:  # a rewriter that does not know this model must not stop the export
         _log.info("the graph stays unfused: %s", str(error).strip().splitlines()[:1])
         return plain, {}
-    return fused, dict(sorted(counts.items()))
+    return found, dict(sorted(counts.items()))
 
 
-def _check_same(plain: bytes, fused: bytes, example: Encoded) -> None:
-    """Run both graphs on the example, its shortest and longest windows among it.
-
-    Raises:
-        ValueError: their logits differ.
-    """
+def example_windows(example: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield ids and mask of few windows together, the shortest and longest among them, then of the longest alone."""
     ordered = np.argsort(example.lengths, kind="stable")
     chosen = np.unique(ordered[np.linspace(0, len(ordered) - 1, 8).astype(int)])
-    runners = [OnnxRunner(_session(graph, cores()), 0) for graph in (plain, fused)]
     for windows in (chosen, chosen[-1:]):
         batch = pad(example, windows, 0)
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        wanted, got = (runner.run(ids, mask) for runner in runners)
-        if wanted.ndim == 3:
-            wanted, got = wanted[mask > 0], got[mask > 0]
-        scale = max(1.0, float(np.abs(wanted).max()))
-        if not (difference := float(np.abs(wanted - got).max())) <= _SAME * scale:
-            raise ValueError(f"fused logits differ by {difference:.2g}")
+        yield batch["input_ids"], batch["attention_mask"]
+
+
+def _logits(graph: bytes, example: Encoded) -> list[np.ndarray]:
+    """Return a graph's logits for the example, without those of padding."""
+    opened = OnnxRunner(session(graph, cores()), 0)
+    found = [(opened.run(ids, mask), mask) for ids, mask in example_windows(example)]
+    return [logits[mask > 0] if logits.ndim == 3 else logits for logits, mask in found]
+
+
+def _check_same(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> None:
+    """Compare two graphs' answers.
+
+    Raises:
+        ValueError: they differ.
+    """
+    for one, other in zip(wanted, got, strict=True):
+        scale = max(1.0, float(np.abs(one).max()))
+        if not (difference := float(np.abs(one - other).max())) <= _SAME * scale:
+            raise ValueError(f"fused answers differ by {difference:.2g}")
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's own remarks away: they are about its inside, and nobody can act on them."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
