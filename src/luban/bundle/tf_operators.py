@@ -1,8 +1,8 @@
 """A graph of standard ONNX operators run by TensorFlow: one function an operator, each by TensorFlow's own.
 
-Shapes stay open: whatever the graph computes of them is computed at each call, so that batches of any size and texts of
-any length are taken. The converters on PyPI do not keep that: onnx2tf 1.29 writes a SavedModel of a BERT whose batch and
-length are both open, and it fails at its first call; onnx-tf was given up in 2022.
+Shapes stay open: whatever the graph computes of them is computed at each call, so that batches of any size and texts
+of any length are taken. The converters on PyPI do not keep that: onnx2tf 1.29 writes a SavedModel of a BERT whose batch
+and length are both open, and it fails at its first call; onnx-tf was given up in 2022.
 
 Names are ONNX's; see "ONNX Operators" of its documentation for what each computes.
 """
@@ -39,9 +39,7 @@ class Translated:
         graph = Graph(data)
         self._tf = tf
         self._inputs, self._outputs = graph.inputs, graph.outputs
-        self._steps = [
-            (node.op_type, list(node.input), list(node.output), attributes(node)) for node in graph.nodes
-        ]
+        self._steps = [(node.op_type, list(node.input), list(node.output), attributes(node)) for node in graph.nodes]
         if missing := sorted({node.op_type for node in graph.nodes if node.domain or node.op_type not in OPERATORS}):
             raise LubanError(
                 f"the graph has operators that can't be written for TensorFlow: {', '.join(missing)}",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -79,15 +79,16 @@ class Processor:
         self._partial = PartialUnigram.read(tokenizer_json) if in_part else None
         if self._partial is None:
             texts = self._whole_tokenizer()
-            self._specials = _specials(_special_tokens(texts))
+            self._special_tokens = _special_tokens(texts)
             self.vocabulary_size = int(texts.get_vocab_size())
             head, tail = special_ids(texts)
             token_to_id = texts.token_to_id
         else:
-            self._specials = _specials(self._partial.special_tokens)
+            self._special_tokens = list(self._partial.special_tokens)
             self.vocabulary_size = len(self._partial)
             head, tail = self._partial.special_ids()
             token_to_id = self._partial.token_to_id
+        self._specials = _specials(self._special_tokens)
         self.pad_id = _first_id(token_to_id, ("[PAD]", "<pad>", "<|endoftext|>", "</s>"), 0)
         self._unknown_id = _first_id(token_to_id, ("[UNK]", "<unk>"), self.pad_id)
         self._head = [*head, *self._tokenise([settings.prefix.rstrip()])[0]] if settings.prefix else head
@@ -116,7 +117,32 @@ class Processor:
 
     @cached_property
     def _compact_json(self) -> str:
-        return json.dumps(json.loads(self.tokenizer_json), ensure_ascii=False, separators=(",", ":"))
+        return _compact(json.loads(self.tokenizer_json))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what another program needs beside the tokeniser to make the same windows, as JSON values.
+
+        Returns:
+            `before` and `after`, token ids around each window, the prefix's among them; `room`, tokens of text between
+            them; `pad_id`; `unknown_id`, for a unit of which the tokeniser leaves nothing; `special_tokens`, each of
+            which gets a space behind its first character where a text spells it out; `long_text`, `stride`, and the
+            cleaning steps `clean` with `replace`.
+        """
+        return {
+            "before": self._head, "after": self._tail, "room": self.room, "pad_id": self.pad_id,
+            "unknown_id": self._unknown_id, "special_tokens": self._special_tokens,
+            "long_text": self.settings.long_text, "stride": self.settings.stride,
+            "clean": list(self.settings.clean), "replace": dict(self.settings.replace),
+        }  # fmt: skip
+
+    def tokenizer(self, *, of_units: bool = False) -> str:
+        """Return the text of a `tokenizer.json`, for other programs: as it is, or as units are tokenised."""
+        return _compact(without_boundaries(json.loads(self.tokenizer_json))) if of_units else self._compact_json
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Return the texts that token ids spell, special tokens left out."""
+        texts: list[str] = self._whole_tokenizer().decode_batch([list(row) for row in rows])
+        return texts
 
     def clean(self, texts: Sequence[str]) -> list[str]:
         """Clean texts as they are cleaned before tokenising."""
@@ -251,6 +277,10 @@ class Processor:
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         ids = _flat(part for window in windows for part in (self._head, window, self._tail))
         return Encoded(ids, offsets, rows.astype(np.int64), n_rows)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _flat(parts: Iterable[list[int]]) -> np.ndarray:

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from luban.stages.compressing import CompressResult, compress
     from luban.stages.flow import check, export, run, train
     from luban.stages.machine import bases, doctor
+    from luban.stages.packaging import Packaged, package
     from luban.stages.predicting import answer_file, newest_bundle, predict_file, predict_texts
     from luban.stages.record import RunResult, StageResult
 
 __all__ = [
     "CompressResult",
     "InitResult",
+    "Packaged",
     "RunResult",
     "StageResult",
     "answer_file",
@@ -29,6 +31,7 @@ __all__ = [
     "export",
     "init",
     "newest_bundle",
+    "package",
     "predict_file",
     "predict_texts",
     "run",
@@ -40,6 +43,7 @@ _HOMES = {
     "compressing": ("CompressResult", "compress"),
     "flow": ("check", "export", "run", "train"),
     "machine": ("bases", "doctor"),
+    "packaging": ("Packaged", "package"),
     "predicting": ("answer_file", "newest_bundle", "predict_file", "predict_texts"),
     "record": ("RunResult", "StageResult"),
 }
