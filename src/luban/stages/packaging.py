@@ -45,10 +45,10 @@ class Packaged:
 
 def package(
     kind: str,
-    folder: Path,
+    folder: Path | str,
     *,
-    bundle: Path | None = None,
-    rows: Path | None = None,
+    bundle: Path | str | None = None,
+    rows: Path | str | None = None,
     column: str | None = None,
     max_difference: float | None = None,
     threads: int = 0,
@@ -96,7 +96,7 @@ def package(
     )  # fmt: skip
 
 
-def _rows(engine: Engine, bundle: Path, file: Path | None, column: str | None) -> tuple[list[Any], str]:
+def _rows(engine: Engine, bundle: Path, file: Path | str | None, column: str | None) -> tuple[list[Any], str]:
     """Return what to compare on, and what that is.
 
     Raises:

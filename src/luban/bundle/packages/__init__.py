@@ -5,9 +5,10 @@ One file a kind. A package is no bundle: its files have the names and endings th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -127,4 +128,6 @@ def rendered(template: str, **values: Any) -> str:
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True,
         trim_blocks=True, lstrip_blocks=True, autoescape=False,
     )  # fmt: skip
+    # Its own filter for JSON writes every letter beyond ASCII as an escape.
+    environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
     return environment.get_template(template).render(**values)
