@@ -98,12 +98,15 @@ def requirements(runtime: str) -> list[str]:
             for wanted in declared
             if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in extras)
         }
+        if not named:
+            raise metadata.PackageNotFoundError("luban")
         # What a build adds to a version, such as +cpu, is on no index.
         return sorted(f"{name}=={metadata.version(name).partition('+')[0]}" for name in named)
     except metadata.PackageNotFoundError as error:
         raise LubanError(
-            f"{error.name or 'a package'} is not installed as a package, so that an endpoint's can't be pinned",
-            hint="install Luban with pip, and package the bundle there",
+            f"what {error.name or 'a package'} needs is not written down here, so that an endpoint's packages can't be "
+            "pinned: it was not installed by pip, or before it said so",
+            hint="install Luban again, with pip or `make setup`, and package the bundle there",
         ) from error
 
 
