@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from luban.records import Finding, Prediction, Progress, Report, Score, Span, Step
     from luban.stages.beginning import init
     from luban.stages.flow import check, export, run
+    from luban.stages.packaging import package
     from luban.stages.predicting import predict_file
 
 __version__ = "0.1.0"
@@ -76,6 +77,7 @@ _HOMES = {
     ),
     "luban.records": ("Finding", "Prediction", "Progress", "Report", "Score", "Span", "Step"),
     "luban.stages.beginning": ("init",),
+    "luban.stages.packaging": ("package",),
     "luban.stages.predicting": ("predict_file",),
     "luban.stages.flow": ("check", "export", "run"),
 }
@@ -119,6 +121,7 @@ __all__ = [
     "init",
     "load",
     "open_project",
+    "package",
     "predict_file",
     "run",
 ]

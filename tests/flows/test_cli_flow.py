@@ -254,6 +254,31 @@ def test_a_bundle_is_judged_on_other_rows(english: Shop, tmp_path: Path) -> None
     assert (tmp_path / "judged" / "report.html").is_file()
 
 
+def test_a_finished_bundle_is_packaged_for_others(either: Shop, tmp_path: Path) -> None:
+    done = luban(either.folder, "export", "--for", "onnx", "-o", str(tmp_path / "it"))
+    assert done.returncode == 0, done.stderr
+    assert "packaged for onnx" in done.stdout
+    assert "of the run's validation rows" in done.stdout
+    assert {"README.md", "answer.py", "model.onnx", "tokenizer.json"} <= {
+        path.name for path in (tmp_path / "it").iterdir()
+    }
+    again = luban(either.folder, "export", "--for", "onnx", "-o", str(tmp_path / "it"))
+    assert again.returncode == codes(Conflict).exit
+    assert "is there already" in again.stderr
+
+
+def test_options_of_packages_go_with_for(english: Shop) -> None:
+    for arguments, why in (
+        (("-o", "it"), "go with --for"), (("--for", "onnx"), "wants -o"),
+        (("--for", "onnx", "-o", "it", "train.epochs=3"), "go with a project"),
+        (("--for", "onnx", "-o", "it", "--column", "text"), "goes with --rows"),
+    ):  # fmt: skip
+        done = luban(english.folder, "export", *arguments)
+        assert done.returncode != 0 and why in done.stderr
+    done = luban(english.folder, "export", "--for", "onx", "-o", "it")
+    assert "did you mean 'onnx'" in done.stderr
+
+
 def test_labels_that_a_bundle_does_not_know_are_all_named(english: Shop, tmp_path: Path) -> None:
     text = english.data.read_text("utf-8").replace(",praise", ",prase").replace(",question", ",ask")
     (tmp_path / "other.csv").write_text(text, "utf-8")

@@ -1,10 +1,11 @@
-"""Parity: proof on real rows that an exported model answers as the model it was made from.
+"""Parity: proof on real rows that an exported model, or a package, answers as the model it was made from.
 
 Legend: W windows, T tokens of all windows, B windows in a batch, L tokens in the longest, K outputs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 LABELS_AGREE = {"fp32": 0.999, "bf16": 0.98}
 """Share of answers whose best label must be the same; only ties within the accepted difference may fall otherwise, of
 which there are more where products have 8 bits of mantissa."""
+EXACT = 1e-3
+"""Largest difference of a logit that is taken for a matter of the last bits."""
 _BATCH_TOKENS = 2048
 
 
@@ -50,24 +53,72 @@ def check(
     Raises:
         ParityFailed: a difference above `max_difference`, labels that differ more than ties can, or no rows at all.
     """
-    differences, agreed = _compare(model, runner, rows, pad_id=pad_id, per_token=per_token)
+    import torch
+
+    model.eval()
+
+    def logits(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            found: np.ndarray = model(torch.from_numpy(ids), torch.from_numpy(mask)).float().numpy()
+        return found
+
+    hint = "choose `export.runtime: torch`, or another base; please report the base that does this"
+    if precision != "fp32":
+        hint = f"{precision} is not exact: accept more by `export.max_difference`, or set `export.precision: fp32`"
+    return _judged(
+        ("the exported model", "torch"), logits, runner, rows, pad_id=pad_id, per_token=per_token,
+        max_difference=max_difference, agree=LABELS_AGREE[precision], hint=hint,
+    )  # fmt: skip
+
+
+def check_package(
+    engine: Runner, package: Runner, rows: Encoded, *, pad_id: int, per_token: bool, max_difference: float
+) -> dict[str, Any]:
+    """Compare a package that another tool has opened with the engine's runner, in the same batches; see `check`.
+
+    Raises:
+        ParityFailed: as `check`. Where more than `EXACT` may differ, ties are many, and fewer labels have to agree.
+    """
+    return _judged(
+        ("the package", "the engine"), engine.run, package, rows, pad_id=pad_id, per_token=per_token,
+        max_difference=max_difference, agree=labels_agree(max_difference),
+        hint="where products are quantised, each tool rounds in its own way: accept more by `--max-difference`",
+    )  # fmt: skip
+
+
+def labels_agree(max_difference: float) -> float:
+    """Return the share of labels that must be the same where logits may differ by so much."""
+    return LABELS_AGREE["fp32" if max_difference <= EXACT else "bf16"]
+
+
+def _judged(
+    names: tuple[str, str],
+    logits: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    runner: Runner,
+    rows: Encoded,
+    *,
+    pad_id: int,
+    per_token: bool,
+    max_difference: float,
+    agree: float,
+    hint: str,
+) -> dict[str, Any]:
+    """Compare, and return or raise what `check` does; `names` are those of the new one and of the one it's held to."""
+    new, old = names
+    differences, agreed = _compare(names, logits, runner, rows, pad_id=pad_id, per_token=per_token)
     if not len(differences):
         raise ParityFailed("there are no rows to compare on", measured=0.0, allowed=1.0, hint="give validation rows")
     largest = float(differences.max()) if np.isfinite(differences).all() else float("inf")
     share = float(agreed.mean())
-    hint = "choose `export.runtime: torch`, or another base; please report the base that does this"
-    if precision != "fp32":
-        hint = f"{precision} is not exact: accept more by `export.max_difference`, or set `export.precision: fp32`"
-    wanted = LABELS_AGREE[precision]
     if not largest <= max_difference:
         raise ParityFailed(
-            f"the exported model's logits differ from torch's by {largest:.2g}, allowed is {max_difference:.2g}",
+            f"{new}'s logits differ from {old}'s by {largest:.2g}, allowed is {max_difference:.2g}",
             measured=largest, allowed=max_difference, hint=hint,
         )  # fmt: skip
-    if share < wanted:
+    if share < agree:
         raise ParityFailed(
-            f"the exported model gives torch's label in {share:.2%} of {len(agreed)} cases, wanted {wanted:.1%}",
-            measured=share, allowed=wanted, hint=hint,
+            f"{new} gives {old}'s label in {share:.2%} of {len(agreed)} cases, wanted {agree:.1%}",
+            measured=share, allowed=agree, hint=hint,
         )  # fmt: skip
     return {
         "max_difference": largest,
@@ -80,23 +131,24 @@ def check(
 
 
 def _compare(
-    model: TaskModel, runner: Runner, rows: Encoded, *, pad_id: int, per_token: bool
+    names: tuple[str, str],
+    logits: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    runner: Runner,
+    rows: Encoded,
+    *,
+    pad_id: int,
+    per_token: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the largest difference (A,) and whether the best label agrees (A,) for A answers."""
-    import torch
-
-    model.eval()
     differences: list[np.ndarray] = []
     agreed: list[np.ndarray] = []
     for windows in _batches(rows):
         batch = pad(rows, windows, pad_id)
         ids, mask = batch["input_ids"], batch["attention_mask"]
-        with torch.inference_mode():
-            wanted = model(torch.from_numpy(ids), torch.from_numpy(mask)).float().numpy()
-        got = runner.run(ids, mask)
+        wanted, got = logits(ids, mask), runner.run(ids, mask)
         if got.shape != wanted.shape:
             raise ParityFailed(
-                f"the exported model gives logits of the shape {got.shape}, torch {wanted.shape}",
+                f"{names[0]} gives logits of the shape {got.shape}, {names[1]} {wanted.shape}",
                 measured=float("inf"), allowed=0.0,
             )  # fmt: skip
         if per_token:

@@ -6,7 +6,7 @@ Shares rather than rows: no text can be read back from it.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,23 @@ def reference(
             "seen": base64.b64encode(np.packbits(seen, bitorder="little").tobytes()).decode(),
         },
     }
+
+
+def made_up(found: Mapping[str, Any], n: int, *, seed: int = 13) -> list[list[int]]:
+    """Return n rows of token ids that nobody wrote, with the lengths and out of the tokens that a reference tells of.
+
+    They say nothing of meaning, and enough to compare two tools on where no row of the data is at hand.
+    """
+    rng = np.random.default_rng(seed)
+    packed = np.frombuffer(base64.b64decode(found["tokens"]["seen"]), np.uint8)
+    ids = np.flatnonzero(np.unpackbits(packed, bitorder="little"))
+    counts = np.array(found["length"]["counts"], np.float64)
+    edges = [*found["length"]["edges"], 2 * found["length"]["edges"][-1]]
+    if not len(ids) or not counts.sum():
+        return []
+    bins = rng.choice(len(counts), n, p=counts / counts.sum())
+    lengths = [int(rng.integers(edges[place - 1] + 1 if place else 1, edges[place] + 1)) for place in bins]
+    return [rng.choice(ids, length).tolist() for length in lengths]
 
 
 def length_counts(lengths: np.ndarray) -> np.ndarray:

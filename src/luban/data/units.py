@@ -39,6 +39,11 @@ def _unit_pattern(characters: bool) -> regex.Pattern[str]:
     return regex.compile(rf"(?V1)(?:{word})+(?:['’\-‐‑](?:{word})+)*|[{CJK}]\p{{M}}*|\S\p{{M}}*")
 
 
+def pattern(*, characters: bool = False) -> str:
+    """Return what `split` finds units by, for other programs: a pattern of the package regex."""
+    return str(_unit_pattern(characters).pattern)
+
+
 def split(text: str, *, characters: bool = False) -> list[tuple[int, int]]:
     """Return (start, end) of each unit of a text, in code points; white space belongs to none.
 

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -94,6 +94,30 @@ class Processor:
     def vocabulary_size(self) -> int:
         """Tokens that there are."""
         return self.vocabulary.size
+
+    def facts(self) -> dict[str, Any]:
+        """Return what another program needs beside the tokeniser to make the same windows, as JSON values.
+
+        Returns:
+            `before` and `after`, token ids around each window, the prefix's among them; `room`, tokens of text between
+            them; `pad_id`; `unknown_id`, for a unit of which the tokeniser leaves nothing; `special_tokens`, each of
+            which gets a space behind its first character where a text spells it out; `long_text`, `stride`, and the
+            cleaning steps `clean` with `replace`.
+        """
+        return {
+            "before": self._head, "after": self._tail, "room": self.room, "pad_id": self.pad_id,
+            "unknown_id": self.vocabulary.unknown_id, "special_tokens": self.vocabulary.special_tokens,
+            "long_text": self.settings.long_text, "stride": self.settings.stride,
+            "clean": list(self.settings.clean), "replace": dict(self.settings.replace),
+        }  # fmt: skip
+
+    def tokenizer(self, *, of_units: bool = False) -> str:
+        """Return the text of a `tokenizer.json`, for other programs: as it is, or as units are tokenised."""
+        return self.vocabulary.units_json if of_units else self.vocabulary.compact_json
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Return the texts that token ids spell, special tokens left out."""
+        return self.vocabulary.decode(rows)
 
     def clean(self, texts: Sequence[str]) -> list[str]:
         """Clean texts as they are cleaned before tokenising."""

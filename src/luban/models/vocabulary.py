@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from luban.files import digest_bytes
@@ -48,15 +48,16 @@ class Vocabulary:
         self._partial = PartialUnigram.read(tokenizer_json) if in_part else None
         if self._partial is None:
             texts = self._whole_tokenizer()
-            self._specials = _specials(_special_tokens(texts))
+            self.special_tokens = _special_tokens(texts)
             self.size = int(texts.get_vocab_size())
             self.head, self.tail = special_ids(texts)
             token_to_id = texts.token_to_id
         else:
-            self._specials = _specials(self._partial.special_tokens)
+            self.special_tokens = list(self._partial.special_tokens)
             self.size = len(self._partial)
             self.head, self.tail = self._partial.special_ids()
             token_to_id = self._partial.token_to_id
+        self._specials = _specials(self.special_tokens)
         self.pad_id = _first_id(token_to_id, ("[PAD]", "<pad>", "<|endoftext|>", "</s>"), 0)
         self.unknown_id = _first_id(token_to_id, ("[UNK]", "<unk>"), self.pad_id)
 
@@ -82,7 +83,12 @@ class Vocabulary:
     @cached_property
     def compact_json(self) -> str:
         """The text without the space that some bases' files have."""
-        return json.dumps(json.loads(self.tokenizer_json), ensure_ascii=False, separators=(",", ":"))
+        return _compact(json.loads(self.tokenizer_json))
+
+    @property
+    def units_json(self) -> str:
+        """The text of a `tokenizer.json` that tokenises as `units` does."""
+        return _compact(without_boundaries(json.loads(self.tokenizer_json)))
 
     def plain(self, text: str) -> str:
         """Return a text in which nothing is taken for a special token: a text must not end itself early."""
@@ -101,6 +107,11 @@ class Vocabulary:
             return partial.units(rows)
         found = self._unit_tokenizer().encode_batch(rows, is_pretokenized=True, add_special_tokens=False)
         return [(encoding.ids, encoding.word_ids) for encoding in found]
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Return the texts that token ids spell, special tokens left out."""
+        found: list[str] = self._whole_tokenizer().decode_batch([list(row) for row in rows])
+        return found
 
     def _partial_for(self, n_characters: int) -> PartialUnigram | None:
         """Return the vocabulary opened in part, if it is open and has not been asked for much yet."""
@@ -135,6 +146,10 @@ class Vocabulary:
 _open: WeakValueDictionary[str, Vocabulary] = WeakValueDictionary()
 """SHA-256 of a `tokenizer.json` -> the vocabulary that processors have open."""
 _opening = threading.Lock()
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _tokenizer(text: str) -> Tokenizer:

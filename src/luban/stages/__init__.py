@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from luban.stages.fastest import FastestResult, fastest
     from luban.stages.flow import check, export, run, train
     from luban.stages.machine import bases, doctor
+    from luban.stages.packaging import Packaged, package
     from luban.stages.predicting import answer_file, newest_bundle, predict_file, predict_texts
     from luban.stages.record import RunResult, StageResult
 
@@ -21,6 +22,7 @@ __all__ = [
     "CompressResult",
     "FastestResult",
     "InitResult",
+    "Packaged",
     "RunResult",
     "StageResult",
     "answer_file",
@@ -32,6 +34,7 @@ __all__ = [
     "fastest",
     "init",
     "newest_bundle",
+    "package",
     "predict_file",
     "predict_texts",
     "run",
@@ -44,6 +47,7 @@ _HOMES = {
     "fastest": ("FastestResult", "fastest"),
     "flow": ("check", "export", "run", "train"),
     "machine": ("bases", "doctor"),
+    "packaging": ("Packaged", "package"),
     "predicting": ("answer_file", "newest_bundle", "predict_file", "predict_texts"),
     "record": ("RunResult", "StageResult"),
 }

@@ -40,7 +40,7 @@ def write(model: TaskModel, folder: Path, example: Encoded, precision: Precision
         LubanError: torch can't export this base, or the graph is beyond the 2 GB that one ONNX file holds.
         MissingExtra: openvino, onnx or onnxscript is not installed.
     """
-    _openvino()
+    imported()
     return of_onnx(onnx.write(model, folder, example), precision)
 
 
@@ -74,7 +74,7 @@ def open(folder: Path, facts: Mapping[str, Any], threads: int) -> OpenVinoRunner
         CorruptBundle: the graph can't be loaded, or has operators that OpenVINO lacks.
         MissingExtra: openvino is not installed.
     """
-    openvino = _openvino()
+    openvino = imported()
     threads = n_threads(facts, threads)
     # One stream a thread: calls at once do not wait for each other, and each has a core of its own.
     path = folder / onnx.GRAPH
@@ -92,7 +92,7 @@ def open(folder: Path, facts: Mapping[str, Any], threads: int) -> OpenVinoRunner
     return OpenVinoRunner(compiled, threads)
 
 
-def _openvino() -> Any:
+def imported() -> Any:
     """Import openvino, without what would tell its maker of it over the network: without that package it stays quiet.
 
     Raises:

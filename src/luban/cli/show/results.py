@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from luban.models.facts import BaseListing
-    from luban.stages import CompressResult, FastestResult, InitResult, RunResult
+    from luban.stages import CompressResult, FastestResult, InitResult, Packaged, RunResult
 
 PROJECT = "luban.yaml"
 N_SCORES = 6
@@ -211,6 +211,31 @@ def fastest(found: FastestResult) -> RenderableType:
     told = ", ".join(f"{name} {value}" for name, value in found.settings.items())
     wrote = Text.assemble(("wrote ", "green"), (near(found.project), "bold"), f", export: {told}")
     return Group(Text(), table, *notes, Text(), wrote, Text())
+
+
+def packaged_facts(made: Packaged) -> dict[str, Any]:
+    """Return what `luban export --for` says to a program."""
+    return {
+        "kind": made.kind, "folder": made.folder, "bundle": made.bundle, "size_mb": made.size_mb, "rows": made.rows,
+        "rows_from": made.rows_from, "proof": made.proof,
+    }  # fmt: skip
+
+
+def packaged(made: Packaged) -> RenderableType:
+    """Return where a package is, and how near its answers are."""
+    from rich.console import Group
+    from rich.text import Text
+
+    proof = made.proof
+    compared = (
+        f"on {words.count(made.rows)} of {made.rows_from}: largest difference {proof['max_difference']:.2g} "
+        f"({proof['allowed']:.2g} allowed), {proof['labels_agree']:.2%} the same labels"
+    )
+    where = {
+        "package": f"{near(made.folder)}  {words.megabytes(made.size_mb)}", "read": near(made.folder / "README.md"),
+        "bundle": near(made.bundle), "compared": compared,
+    }  # fmt: skip
+    return Group(Text.assemble(("packaged ", "green"), "for ", (made.kind, "bold")), Text(), _pairs(where), Text())
 
 
 def bases(listed: Sequence[BaseListing], console: Console, *, whole: bool) -> RenderableType:

@@ -1,0 +1,126 @@
+"""Amazon SageMaker: `model.tar.gz` with the bundle, and code that SageMaker's inference toolkit calls.
+
+The archive holds Luban itself beside the code, and pins what it needs: an endpoint answers by what was proven here, and
+fetches nothing by a name that could be another's.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from luban.bundle import answering
+from luban.bundle.packages import Source, rendered
+from luban.errors import LubanError
+
+ARCHIVE = "model.tar.gz"
+_ROOT = Path(__file__).resolve().parents[2]
+_CODE = Path(__file__).with_name("inference.py.txt")
+_EXTRAS = {"openvino": "openvino", "torch": "train"}
+"""Runtime -> the extra that holds what it needs."""
+_DECIMALS = 1e-6
+"""The code gives probabilities so far."""
+_LEVEL = 1
+"""Weights hardly get smaller by packing harder, and it takes minutes."""
+
+
+def write(source: Source, folder: Path) -> None:
+    """Write the archive; the same bundle gives the same bytes.
+
+    Raises:
+        LubanError: Luban is not installed as a package here, so that what it needs isn't known.
+    """
+    parts: dict[str, bytes | Path] = {
+        f"bundle/{path.relative_to(source.folder).as_posix()}": path for path in _files(source.folder)
+    }
+    parts |= {
+        f"code/luban/{path.relative_to(_ROOT).as_posix()}": path
+        for path in _files(_ROOT)
+        if "__pycache__" not in path.parts
+    }
+    parts["code/inference.py"] = _CODE
+    parts["code/requirements.txt"] = ("\n".join(requirements(source.runtime)) + "\n").encode()
+    with (
+        (folder / ARCHIVE).open("wb") as file,
+        gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name in sorted(parts):
+            _add(archive, name, parts[name])
+
+
+def prove(source: Source, folder: Path, rows: Sequence[Any], max_difference: float) -> Mapping[str, Any]:
+    """Unpack it, and call its four functions in a process that finds Luban in the archive alone."""
+    expression = (
+        "(lambda engine: [it.HOME, json.loads(it.output_fn(it.predict_fn(it.input_fn(sys.stdin.read(), it.JSON), "
+        "engine), it.JSON))['predictions']])(it.model_fn(sys.argv[1] + '/..'))"
+    )
+    with TemporaryDirectory() as place:
+        with tarfile.open(folder / ARCHIVE) as archive:
+            archive.extractall(place, filter="data")
+        code = Path(place).resolve() / "code"
+        home, answers = answering.run(code, "inference", expression, {"texts": list(rows)})
+        if Path(home) != code / "luban":
+            raise LubanError(f"the archive's code took Luban from {home}", hint="please report this")
+    wanted = source.engine.predict(rows)
+    return answering.compare_answers(wanted, answers, max_difference + _DECIMALS, "the code of the archive")
+
+
+def readme(source: Source, proof: Mapping[str, Any]) -> str:
+    """Return how to deploy it, and what its requests and responses are."""
+    engine = source.engine
+    return rendered(
+        "sagemaker.md.jinja", name=engine.name, digest=engine.digest, labels=list(engine.labels), proof=proof,
+        per_token=engine.task.per_token, many=bool(source.facts["task"]["options"].get("multi_label", False)),
+        n_packages=len(requirements(source.runtime)), version=metadata.version("luban"),
+    )  # fmt: skip
+
+
+def requirements(runtime: str) -> list[str]:
+    """Return the packages that answering by a runtime needs, each pinned to what is installed here, sorted.
+
+    Raises:
+        LubanError: Luban or one of them is not installed as a package.
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        declared = [Requirement(line) for line in metadata.requires("luban") or ()]
+        extras = ("", _EXTRAS[runtime]) if runtime in _EXTRAS else ("",)
+        named = {
+            wanted.name
+            for wanted in declared
+            if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in extras)
+        }
+        if not named:
+            raise metadata.PackageNotFoundError("luban")
+        # What a build adds to a version, such as +cpu, is on no index.
+        return sorted(f"{name}=={metadata.version(name).partition('+')[0]}" for name in named)
+    except metadata.PackageNotFoundError as error:
+        raise LubanError(
+            f"what {error.name or 'a package'} needs is not written down here, so that an endpoint's packages can't be "
+            "pinned: it was not installed by pip, or before it said so",
+            hint="install Luban again, with pip or `make setup`, and package the bundle there",
+        ) from error
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _add(archive: tarfile.TarFile, name: str, given: bytes | Path) -> None:
+    member = tarfile.TarInfo(name)
+    member.mode = 0o644
+    if isinstance(given, bytes):
+        member.size = len(given)
+        archive.addfile(member, io.BytesIO(given))
+        return
+    member.size = given.stat().st_size
+    with given.open("rb") as file:
+        archive.addfile(member, file)
