@@ -11,7 +11,7 @@ import pytest
 import luban
 
 NAMES = """
-__version__ check export init load open_project predict_file run
+__version__ check export init load open_project package predict_file run
 Engine Finding Prediction Problem Progress Report Score Span Step
 LubanError ProjectError DataError
 PluginError UnknownPlugin MissingExtra

@@ -36,7 +36,7 @@ def difference(one: bytes, two: bytes) -> float:
     return worst
 
 
-@pytest.mark.parametrize("family", ["bert", "mpnet", "deberta-v2", "modernbert", "albert"], indirect=True)
+@pytest.mark.parametrize("family", ["deberta-v2", "modernbert"], indirect=True)
 def test_families_of_encoders(family: str, random_body: Callable[[str], Any], tmp_path: Path) -> None:
     model = TaskModel(random_body(family), PooledHead(32, 5, dropout=0.1, pooling="mean")).eval()
     ids = np.random.default_rng(0).integers(5, 60, LENGTHS.sum()).astype(np.int32)
