@@ -73,9 +73,13 @@ docs: $(READY)
 bench: $(READY)
 	@for script in $(BENCH); do echo "--- $$script $(ARGS)"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
-# Pins what is installed now; look at the difference before committing it.
+# Pins what is installed now; look at the difference before committing it. What only `.[tensorflow]` brings keeps its pin.
+TENSORFLOW := astunparse certifi gast google-pasta h5py keras libclang namex opt_einsum optree requests six tensorflow urllib3 wrapt
 constraints: $(READY)
-	@{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new && mv constraints.new constraints.txt
+	@{ grep '^#' constraints.txt; \
+	  { $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; \
+	    for one in $(TENSORFLOW); do grep "^$$one==" constraints.txt; done; } | sort -fu -t= -k1,1; } > constraints.new \
+	  && mv constraints.new constraints.txt
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

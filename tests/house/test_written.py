@@ -25,6 +25,9 @@ BANNED_ATTRIBUTES = {"torch.load", "torch.save", "os.system", "yaml.full_load", 
 BANNED_METHODS = {"extractall", "unpack_archive", "read_pickle", "to_pickle"}
 BANNED_ARGUMENTS = {"trust_remote_code", "shell", "allow_pickle"}
 
+ALLOWED = {("sagemaker.py", "tarfile")}
+"""An archive is written for others there; to unpack one stays forbidden, there too."""
+
 
 def named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
@@ -68,7 +71,7 @@ def public(
 
 @pytest.mark.parametrize("path", FILES)
 def test_nothing_dangerous_is_used(path: Path) -> None:
-    assert dangers(tree(path)) == []
+    assert [one for one in dangers(tree(path)) if (path.name, one) not in ALLOWED] == []
 
 
 def dangers(module: ast.Module) -> list[str]:

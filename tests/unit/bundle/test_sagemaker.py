@@ -26,6 +26,7 @@ def unpacked(classifier: Made, tmp_path: Path) -> Path:
     """Return the folder that SageMaker would unpack the archive into."""
     it = Source(folder=classifier.folder, engine=Engine.open(classifier.folder))
     packages.make("sagemaker", it, tmp_path / "it", texts(8), "rows", 1e-3)
+    assert {path.name for path in (tmp_path / "it").iterdir()} == {"README.md", sagemaker.ARCHIVE}
     with tarfile.open(tmp_path / "it" / sagemaker.ARCHIVE) as archive:
         archive.extractall(tmp_path / "model", filter="data")
     return tmp_path / "model"
@@ -65,6 +66,7 @@ def test_the_same_bundle_gives_the_same_archive(classifier: Made, tmp_path: Path
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         sagemaker.write(it, tmp_path / name)
+        sagemaker.pack(tmp_path / name / sagemaker.LAID_OUT, tmp_path / name / sagemaker.ARCHIVE)
     one, two = ((tmp_path / name / sagemaker.ARCHIVE).read_bytes() for name in ("one", "two"))
     assert one == two
 

@@ -7,19 +7,21 @@ fetches nothing by a name that could be another's.
 from __future__ import annotations
 
 import gzip
-import io
+import shutil
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from luban import files
 from luban.bundle import answering
 from luban.bundle.packages import Source, rendered
 from luban.errors import LubanError
 
 ARCHIVE = "model.tar.gz"
+LAID_OUT = "model"
+"""What becomes the archive, until it is proven."""
 _ROOT = Path(__file__).resolve().parents[2]
 _CODE = Path(__file__).with_name("inference.py.txt")
 _EXTRAS = {"openvino": "openvino", "torch": "train"}
@@ -31,45 +33,47 @@ _LEVEL = 1
 
 
 def write(source: Source, folder: Path) -> None:
-    """Write the archive; the same bundle gives the same bytes.
+    """Lay out what the archive will hold, in `model/`: the bundle, the code, Luban, and what to install.
 
     Raises:
         LubanError: Luban is not installed as a package here, so that what it needs isn't known.
     """
-    parts: dict[str, bytes | Path] = {
-        f"bundle/{path.relative_to(source.folder).as_posix()}": path for path in _files(source.folder)
-    }
-    parts |= {
-        f"code/luban/{path.relative_to(_ROOT).as_posix()}": path
-        for path in _files(_ROOT)
-        if "__pycache__" not in path.parts
-    }
-    parts["code/inference.py"] = _CODE
-    parts["code/requirements.txt"] = ("\n".join(requirements(source.runtime)) + "\n").encode()
-    with (
-        (folder / ARCHIVE).open("wb") as file,
-        gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
-    ):
-        for name in sorted(parts):
-            _add(archive, name, parts[name])
+    code = folder / LAID_OUT / "code"
+    shutil.copytree(source.folder, folder / LAID_OUT / "bundle")
+    shutil.copytree(_ROOT, code / "luban", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(_CODE, code / "inference.py")
+    files.write_text(code / "requirements.txt", "\n".join(requirements(source.runtime)) + "\n")
 
 
 def prove(source: Source, folder: Path, rows: Sequence[Any], max_difference: float) -> Mapping[str, Any]:
-    """Unpack it, and call its four functions in a process that finds Luban in the archive alone."""
+    """Call the four functions in a process that finds Luban beside them alone, then pack what was proven."""
     expression = (
         "(lambda engine: [it.HOME, json.loads(it.output_fn(it.predict_fn(it.input_fn(sys.stdin.read(), it.JSON), "
         "engine), it.JSON))['predictions']])(it.model_fn(sys.argv[1] + '/..'))"
     )
-    with TemporaryDirectory() as place:
-        with tarfile.open(folder / ARCHIVE) as archive:
-            archive.extractall(place, filter="data")
-        code = Path(place).resolve() / "code"
-        home, answers = answering.run(code, "inference", expression, {"texts": list(rows)})
-        if Path(home) != code / "luban":
-            raise LubanError(f"the archive's code took Luban from {home}", hint="please report this")
+    code = (folder / LAID_OUT / "code").resolve()
+    home, answers = answering.run(code, "inference", expression, {"texts": list(rows)})
+    if Path(home) != code / "luban":
+        raise LubanError(f"the archive's code took Luban from {home}", hint="please report this")
     wanted = source.engine.predict(rows)
-    return answering.compare_answers(wanted, answers, max_difference + _DECIMALS, "the code of the archive")
+    found = answering.compare_answers(wanted, answers, max_difference + _DECIMALS, "the code of the archive")
+    pack(folder / LAID_OUT, folder / ARCHIVE)
+    shutil.rmtree(folder / LAID_OUT)
+    return found
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Write a folder's files as an archive: the same files give the same bytes, with no times and no owner."""
+    with (
+        archive.open("wb") as file,
+        gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as made,
+    ):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            member = tarfile.TarInfo(path.relative_to(folder).as_posix())
+            member.mode, member.size = 0o644, path.stat().st_size
+            with path.open("rb") as part:
+                made.addfile(member, part)
 
 
 def readme(source: Source, proof: Mapping[str, Any]) -> str:
@@ -108,19 +112,3 @@ def requirements(runtime: str) -> list[str]:
             "pinned: it was not installed by pip, or before it said so",
             hint="install Luban again, with pip or `make setup`, and package the bundle there",
         ) from error
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
-
-
-def _add(archive: tarfile.TarFile, name: str, given: bytes | Path) -> None:
-    member = tarfile.TarInfo(name)
-    member.mode = 0o644
-    if isinstance(given, bytes):
-        member.size = len(given)
-        archive.addfile(member, io.BytesIO(given))
-        return
-    member.size = given.stat().st_size
-    with given.open("rb") as file:
-        archive.addfile(member, file)
