@@ -1,6 +1,6 @@
 """What do ten tasks on one base cost? Memory and latency of ten bundles that share it, beside ten that do not.
 
-    python bench/many.py               # minilm-l6, ten tasks: classify and tag, 2 to 77 labels, adapters of rank 8
+    python bench/many.py               # minilm-l6: five classifiers (77 labels), five taggers (4), adapters of rank 8
     python bench/many.py --smoke       # a quick pass with a tiny base
 
 One classifier and one tagger are exported, for the runtimes `onnx-shared` and `onnx`; the other tasks are these with an
