@@ -10,6 +10,7 @@ import pytest
 
 from luban.bundle.measure import Latency, Throughput, Timing
 from luban.cli.main import main
+from luban.errors import LubanError
 from luban.models import tiny
 from luban.models.limits import cores
 from luban.project.load import load
@@ -84,6 +85,11 @@ def test_the_command_tells_people_and_programs(project: Path, capsys: pytest.Cap
     assert main(["export", "-p", str(project), "--fastest"]) == 0
     drawn = capsys.readouterr().out
     assert "● " in drawn and "wrote" in drawn
+
+
+def test_a_shared_base_has_no_other_way(project: Path) -> None:
+    with pytest.raises(LubanError, match="onnx-shared alone"):
+        fastest(load(project, ["export.runtime=onnx-shared", "export.precision=fp32", "train.freeze=base"]))
 
 
 def test_how_far_fewer_bits_may_be_off_is_twice_what_was_seen() -> None:

@@ -17,7 +17,7 @@ from luban.bundle.engine import Engine
 from luban.bundle.measure import Timing
 from luban.bundle.runtimes import onnx, openvino
 from luban.data.sample import evenly_by_length
-from luban.errors import GateError, MissingExtra
+from luban.errors import GateError, LubanError, MissingExtra
 from luban.evaluate.compare import compare
 from luban.evaluate.measure import Measure
 from luban.files import write_text
@@ -82,9 +82,14 @@ def fastest(project: Loaded, *, lose: float | None = None, on_progress: Listener
         on_progress: told how far it has come.
 
     Raises:
-        LubanError: the base can't be exported to a graph.
+        LubanError: the base can't be exported to a graph, or is shared with other tasks.
         ParityFailed: even ONNX Runtime in fp32 does not answer as torch does.
     """
+    if runtimes.shares_base(project.project.export.runtime):
+        raise LubanError(
+            f"a base that tasks share runs in {project.project.export.runtime} alone: there is nothing to choose",
+            hint="set `export.runtime: onnx` first, if this task shall have a base of its own",
+        )
     may_lose = project.project.compress.lose_at_most if lose is None else lose
     with trained(project, on_progress) as (run, ready), TemporaryDirectory(dir=run.folder) as name:
         bench = _Bench(run, ready, Path(name), may_lose)
