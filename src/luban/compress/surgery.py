@@ -6,7 +6,7 @@ Legend: B windows in a batch, L tokens in the longest of them, K outputs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from luban.models.heads import TaskModel
 
+REFIT_WINDOWS = 4000
+"""Training windows from which a head's first weights are computed."""
+_RIDGE = 0.01
+"""Penalty on weights, as a share of the features' mean square."""
+Run = Callable[[Mapping[str, "torch.Tensor"]], Any]
 SAME = 1e-4
 """Largest difference of two models' logits that are called the same, as a share of the largest logit."""
 
@@ -203,3 +208,41 @@ def feed_forward(body: nn.Module) -> list[FeedForward]:
             )
         found.append(FeedForward(*outside))
     return found
+
+
+def refit(
+    output: nn.Linear, batches: Sequence[Mapping[str, torch.Tensor]], run: Run, wanted: Sequence[torch.Tensor]
+) -> None:
+    """Give a head's last layer the weights with which its logits come nearest to wanted ones, by ridge regression.
+
+    A head that is put on other features begins to learn from there, rather than from weights that mean nothing now.
+
+    Args:
+        output: the layer, changed in place.
+        batches: padded windows.
+        run: runs a batch through the model that the layer belongs to.
+        wanted: logits (B, K) or (B, L, K) for each batch.
+    """
+    import torch
+
+    read: list[torch.Tensor] = []
+    handle = output.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                run(batch)
+    finally:
+        handle.remove()
+    parts = [
+        (x, y) if x.ndim == 2 else (x[batch["attention_mask"] > 0], y[batch["attention_mask"] > 0])
+        for x, y, batch in zip(read, wanted, batches, strict=True)
+    ]
+    x, y = (torch.cat(both).double() for both in zip(*parts, strict=True))
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    products = x.T @ x
+    products += _RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
+    weight = torch.linalg.solve(products, x.T @ y).T
+    with torch.no_grad():
+        output.weight.copy_(weight)
+        output.bias.copy_(y_mean - weight @ x_mean)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from unit.compress.scene import Scene, made
 
 from luban.compress import Candidate, make
-from luban.compress.methods.layers import Layers, Options, without
+from luban.compress.methods.layers import Layers, Options, _refit, without
 from luban.errors import LubanError
 from luban.models.heads import PooledHead, TaskModel
 from luban.project.schema import Plugin
@@ -91,3 +93,20 @@ def test_layers_of_other_shapes_move_with_their_weights(deep: Scene) -> None:
     wanted = thin.model.body.encoder.layer[5]  # type: ignore[union-attr, index]
     assert last.attention.self.query.out_features == 16
     assert torch.equal(last.output.dense.up.weight, wanted.output.dense.up.weight)
+
+
+def test_the_head_reads_what_stays_before_anything_is_learned(deep: Scene, tmp_path: Path) -> None:
+    """With a head that was fitted again, the cut model is nearer to the whole one, and so is what it learns."""
+    material = replace(deep.material, folder=tmp_path / "states")
+    whole = deep.logits(deep.candidate)
+    plain = without(deep.candidate.model, [0])
+    fitted = without(deep.candidate.model, [0])
+    _refit(fitted, deep.candidate, material)
+    far, near = (
+        np.square(deep.logits(Candidate(model, deep.candidate.processor)) - whole).mean() for model in (plain, fitted)
+    )
+    assert near < 0.5 * far
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(plain.body.state_dict().values(), fitted.body.state_dict().values(), strict=True)
+    )

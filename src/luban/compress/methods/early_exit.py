@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from luban.models.heads import TaskModel
 
 WORKS_ON = "model"
-_START_WINDOWS = 4000
-"""Training windows from which the early head's first weights are computed."""
-_RIDGE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,32 +150,15 @@ def _put(model: TaskModel, after: int) -> None:
 
 
 def _start(model: TaskModel, candidate: Candidate, material: Material) -> None:
-    """Give the early head the weights with which the last layer's logits are nearest, by ridge regression."""
-    import torch
-
+    """Give the early head the weights with which the last layer's logits are nearest."""
     early = model.early
     assert early is not None
     rows = material.task.encode(material.train, candidate.processor)
-    windows = surgery.sample(rows, _START_WINDOWS, material.settings.seed)
+    windows = surgery.sample(rows, surgery.REFIT_WINDOWS, material.settings.seed)
+    batches = surgery.batches(rows, windows, candidate.processor.pad_id)
     output: Any = early.head.output
-    read: list[torch.Tensor] = []
-    logits: list[torch.Tensor] = []
-    handle = output.register_forward_pre_hook(lambda _, given: read.append(given[0]))
-    try:
-        with torch.inference_mode():
-            for batch in surgery.batches(rows, windows, candidate.processor.pad_id):
-                logits.append(model.stages(batch["input_ids"], batch["attention_mask"])[0])
-    finally:
-        handle.remove()
-    x, y = torch.cat(read).double(), torch.cat(logits).double()
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    x, y = x - x_mean, y - y_mean
-    products = x.T @ x
-    ridge = _RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
-    weight = torch.linalg.solve(products + ridge, x.T @ y).T
-    with torch.no_grad():
-        output.weight.copy_(weight)
-        output.bias.copy_(y_mean - weight @ x_mean)
+    wanted = surgery.logits(candidate.model, batches)
+    surgery.refit(output, batches, lambda batch: model.stages(batch["input_ids"], batch["attention_mask"]), wanted)
 
 
 def _stretch(head: Any, factor: float) -> None:

@@ -71,8 +71,11 @@ class Layers:
             kept = [int(layer) for layer in np.linspace(0, n_layers - 1, keep).round()]
         else:
             kept = self._look(candidate, material, n_layers)
+        cut = without(candidate.model, kept)
+        if self.options.recover_epochs:
+            _refit(cut, candidate, material)
         model, told = recover(
-            without(candidate.model, kept), candidate, material,
+            cut, candidate, material,
             epochs=self.options.recover_epochs, learning_rate=self.options.learning_rate,
         )  # fmt: skip
         facts = {
@@ -108,6 +111,18 @@ class Layers:
                 raise LubanError("layers: no layer can be taken away", hint="leave layers out of the plan")
             kept.remove(min(changes, key=lambda layer: changes[layer]))
         return kept
+
+
+def _refit(cut: TaskModel, candidate: Candidate, material: Material) -> None:
+    """Let the head read what the layers that stay make of the rows, where its last layer is one over features."""
+    output: Any = getattr(cut.head, "output", None)
+    if output is None:
+        return
+    rows = material.task.encode(material.train, candidate.processor)
+    windows = surgery.sample(rows, surgery.REFIT_WINDOWS, material.settings.seed)
+    batches = surgery.batches(rows, windows, candidate.processor.pad_id)
+    wanted = surgery.logits(candidate.model, batches)
+    surgery.refit(output, batches, lambda batch: cut(batch["input_ids"], batch["attention_mask"]), wanted)
 
 
 def without(model: TaskModel, kept: Sequence[int]) -> TaskModel:
