@@ -61,6 +61,8 @@ def start(place: Path) -> int:
     child = os.fork()
     if child == 0:
         status = 1
+        # What else has run in this process may have left the tokeniser threads, of which a child has none.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
         try:
             run(load(place))
             status = 0
