@@ -1,6 +1,7 @@
 """How fast are answers? Luban's engine, in fp32 and in int8, beside other ways to run the same model on a CPU.
 
     python bench/predict.py --rows test.jsonl --train train.jsonl --run runs/NAME    # speed and accuracy, all peers
+    python bench/predict.py ... --compressed runs/NAME/compressed                    # and what `luban compress` chose
     python bench/predict.py --rows texts.jsonl --peers pipeline                      # speed alone, an untrained head
     python bench/predict.py --rows texts.jsonl --peers pipeline --memory 1000000     # memory too, takes long
     python bench/predict.py --smoke                                                  # a quick pass on made-up rows
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 OURS = ("luban", "luban-int8")
-MAIN = "luban-int8"
+MAIN, SMALLER = "luban-int8", "luban-compressed"
 PACKAGES = {
     "pipeline": (),
     "optimum": ("optimum-onnx[onnxruntime]==0.1.0", "transformers<5", "torch==2.13.0"),
@@ -59,6 +60,9 @@ def main() -> None:
         "--train", type=Path, help="rows that int8 ranges are taken from; the first of --rows if absent"
     )
     parser.add_argument("--run", type=Path, help="a finished run, whose checkpoint is used")
+    parser.add_argument(
+        "--compressed", type=Path, help="a bundle that `luban compress` made of the run, as one more side"
+    )
     parser.add_argument("--base", default="minilm-l6", help="the body, where no run is given")
     parser.add_argument("--peers", nargs="*", choices=tuple(PACKAGES), default=list(PACKAGES))
     parser.add_argument("--n", type=int, default=10_000, help="rows answered by each side")
@@ -67,7 +71,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=0, help="rows of the long file whose memory is measured")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("bench/results/predict.json"))
-    parser.add_argument("--worker", choices=(*OURS, *PACKAGES, "memory"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=(*OURS, SMALLER, *PACKAGES, "memory"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker == "memory":
@@ -87,7 +91,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         args.peers = ["pipeline"] if args.smoke else args.peers
     rows = read(args.rows)[: args.n]
     make_models(folder, args)
-    methods = [*OURS, *args.peers]
+    methods = [*OURS, *([SMALLER] if args.compressed else []), *args.peers]
     workers = {method: Worker(args, method, folder) for method in methods}
     for worker in workers.values():
         worker.answer(0, min(200, len(rows)))
@@ -140,7 +144,7 @@ def table(
             + (f"{row['accuracy']:9.4f}" if judged else f"{'-':>9s}")
         )
     measure_by = "accuracy" if judged else "agreement"
-    others = [method for method in times if method not in (*OURS, "pipeline", "openvino-int8")]
+    others = [method for method in times if method not in (*OURS, SMALLER, "pipeline", "openvino-int8")]
     equal = [method for method in others if found[method][measure_by] >= found[MAIN][measure_by] - EQUAL]
     if equal:
         best = min(equal, key=lambda method: found[method]["wall_s"]["ratio"])
@@ -155,7 +159,7 @@ class Worker:
     def __init__(self, args: argparse.Namespace, method: str, folder: Path) -> None:
         command = [
             str(python_of(method)), __file__, "--worker", method, "--folder", str(folder), "--rows", str(args.rows),
-            "--threads", str(args.threads),
+            "--threads", str(args.threads), *(["--compressed", str(args.compressed)] if method == SMALLER else []),
         ]  # fmt: skip
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "true"}
         if args.threads:
@@ -207,7 +211,8 @@ def work(args: argparse.Namespace) -> None:
     """Load one side, then answer what stdin asks for."""
     texts = [row["text"] for row in read(args.rows)]
     openers = {
-        "luban": open_luban, "luban-int8": open_luban, "pipeline": open_pipeline, "optimum": open_optimum,
+        "luban": open_luban, "luban-int8": open_luban, SMALLER: open_luban,
+        "pipeline": open_pipeline, "optimum": open_optimum,
         "sentence-transformers": open_sentence_transformers, "openvino": open_openvino,
         "openvino-int8": open_openvino, "ctranslate2": open_ctranslate2,
     }  # fmt: skip
@@ -227,7 +232,8 @@ def open_luban(args: argparse.Namespace) -> Answer:
     """Return Luban's engine."""
     import luban
 
-    engine = luban.load(args.folder / ("bundle" if args.worker == "luban" else "int8"), threads=args.threads)
+    bundles = {"luban": args.folder / "bundle", "luban-int8": args.folder / "int8", SMALLER: args.compressed}
+    engine = luban.load(bundles[args.worker], threads=args.threads)
     places = {label: place for place, label in enumerate(engine.labels)}
     return lambda rows: [places[prediction.label] for prediction in engine.predict(rows)]
 
