@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from luban.compress import Candidate, Material
     from luban.models.heads import TaskModel
 
-REFIT_WINDOWS = 4000
+_REFIT_WINDOWS = 4000
 """Training windows from which a head's first weights are computed."""
 _RIDGE = 0.01
 """Penalty on weights, as a share of the features' mean square."""
@@ -210,32 +211,34 @@ def feed_forward(body: nn.Module) -> list[FeedForward]:
     return found
 
 
-def refit(
-    output: nn.Linear, batches: Sequence[Mapping[str, torch.Tensor]], run: Run, wanted: Sequence[torch.Tensor]
-) -> None:
-    """Give a head's last layer the weights with which its logits come nearest to wanted ones, by ridge regression.
+def refit(output: nn.Linear, run: Run, candidate: Candidate, material: Material) -> None:
+    """Give a head's last layer the weights with which its logits come nearest to a candidate's, by ridge regression.
 
     A head that is put on other features begins to learn from there, rather than from weights that mean nothing now.
 
     Args:
         output: the layer, changed in place.
-        batches: padded windows.
-        run: runs a batch through the model that the layer belongs to.
-        wanted: logits (B, K) or (B, L, K) for each batch.
+        run: runs a batch of windows through the model that the layer belongs to.
+        candidate: gives the logits.
+        material: gives the training rows.
     """
     import torch
 
+    rows = material.task.encode(material.train, candidate.processor)
+    windows = sample(rows, _REFIT_WINDOWS, material.settings.seed)
+    passes = batches(rows, windows, candidate.processor.pad_id)
+    wanted = logits(candidate.model, passes)
     read: list[torch.Tensor] = []
     handle = output.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     try:
         with torch.inference_mode():
-            for batch in batches:
+            for batch in passes:
                 run(batch)
     finally:
         handle.remove()
     parts = [
         (x, y) if x.ndim == 2 else (x[batch["attention_mask"] > 0], y[batch["attention_mask"] > 0])
-        for x, y, batch in zip(read, wanted, batches, strict=True)
+        for x, y, batch in zip(read, wanted, passes, strict=True)
     ]
     x, y = (torch.cat(both).double() for both in zip(*parts, strict=True))
     x_mean, y_mean = x.mean(0), y.mean(0)

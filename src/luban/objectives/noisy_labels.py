@@ -7,18 +7,14 @@ between cross entropy and the mean absolute error, and of which label smoothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from luban.objectives.terms import needs_single_answers, weighed
+from luban.objectives.terms import Weighed, needs_single_answers
 
 if TYPE_CHECKING:
-    import torch
-
-    from luban.objectives import TaskLoss
     from luban.tasks import Task
 
 
@@ -30,33 +26,11 @@ class Options:
     """A label with probability p counts p to this power; 0 is cross entropy, 1 trusts least and learns slowest."""
 
 
-def make(options: Options, task: Task) -> NoisyLabels:
+def make(options: Options, task: Task) -> Weighed:
     """Return the objective.
 
     Raises:
         PluginError: the task's loss has no terms by row or token, as that of a conditional random field.
     """
     needs_single_answers("noisy-labels", task)
-    return NoisyLabels(options)
-
-
-class NoisyLabels:
-    """Takes the place of cross entropy; class weights and label smoothing of the project stay."""
-
-    def __init__(self, options: Options) -> None:
-        self.q = options.q
-
-    def loss(
-        self,
-        model: Callable[[dict[str, torch.Tensor]], torch.Tensor],
-        batch: dict[str, torch.Tensor],
-        logits: torch.Tensor,
-        inner: Callable[[torch.Tensor], torch.Tensor],
-        task_loss: TaskLoss,
-    ) -> torch.Tensor:
-        """Return the loss with the task's cross entropy exchanged for the doubting one."""
-        doubting = weighed(
-            logits, batch["targets"], lambda log_right: (self.q * log_right.detach()).exp(), task_loss.weights,
-            task_loss.smoothing,
-        )  # fmt: skip
-        return inner(logits) + doubting - task_loss(logits, batch)
+    return Weighed(lambda log_right: (options.q * log_right.detach()).exp())

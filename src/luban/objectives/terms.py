@@ -10,7 +10,30 @@ from luban.errors import PluginError
 if TYPE_CHECKING:
     import torch
 
+    from luban.objectives import TaskLoss
     from luban.tasks import Task
+
+Weight = Callable[["torch.Tensor"], "torch.Tensor"]
+"""Makes weights of the logarithms of the probabilities that the right answers have."""
+
+
+class Weighed:
+    """An objective in place of cross entropy; class weights and label smoothing of the project stay."""
+
+    def __init__(self, weight: Weight) -> None:
+        self._weight = weight
+
+    def loss(
+        self,
+        model: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+        batch: dict[str, torch.Tensor],
+        logits: torch.Tensor,
+        inner: Callable[[torch.Tensor], torch.Tensor],
+        task_loss: TaskLoss,
+    ) -> torch.Tensor:
+        """Return the loss with the task's cross entropy exchanged for its weighed form."""
+        found = weighed(logits, batch["targets"], self._weight, task_loss.weights, task_loss.smoothing)
+        return inner(logits) + found - task_loss(logits, batch)
 
 
 def needs_single_answers(name: str, task: Task) -> None:
@@ -29,7 +52,7 @@ def needs_single_answers(name: str, task: Task) -> None:
 def weighed(
     logits: torch.Tensor,
     targets: torch.Tensor,
-    weight: Callable[[torch.Tensor], torch.Tensor],
+    weight: Weight,
     weights: torch.Tensor | None = None,
     smoothing: float = 0.0,
 ) -> torch.Tensor:

@@ -66,7 +66,11 @@ class EarlyExit:
         self._check(candidate, material)
         model = copy.deepcopy(candidate.model)
         _put(model, self.options.after)
-        _start(model, candidate, material)
+        assert model.early is not None
+        output: Any = model.early.head.output
+        surgery.refit(
+            output, lambda batch: model.stages(batch["input_ids"], batch["attention_mask"]), candidate, material
+        )
         model, told = recover(
             model, candidate, material, epochs=self.options.recover_epochs, learning_rate=self.options.learning_rate
         )
@@ -147,18 +151,6 @@ def _put(model: TaskModel, after: int) -> None:
     from luban.models.heads import EARLY, EarlyHead
 
     model.head.add_module(EARLY, EarlyHead(copy.deepcopy(model.head), after=after))
-
-
-def _start(model: TaskModel, candidate: Candidate, material: Material) -> None:
-    """Give the early head the weights with which the last layer's logits are nearest."""
-    early = model.early
-    assert early is not None
-    rows = material.task.encode(material.train, candidate.processor)
-    windows = surgery.sample(rows, surgery.REFIT_WINDOWS, material.settings.seed)
-    batches = surgery.batches(rows, windows, candidate.processor.pad_id)
-    output: Any = early.head.output
-    wanted = surgery.logits(candidate.model, batches)
-    surgery.refit(output, batches, lambda batch: model.stages(batch["input_ids"], batch["attention_mask"]), wanted)
 
 
 def _stretch(head: Any, factor: float) -> None:

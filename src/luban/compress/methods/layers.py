@@ -116,13 +116,8 @@ class Layers:
 def _refit(cut: TaskModel, candidate: Candidate, material: Material) -> None:
     """Let the head read what the layers that stay make of the rows, where its last layer is one over features."""
     output: Any = getattr(cut.head, "output", None)
-    if output is None:
-        return
-    rows = material.task.encode(material.train, candidate.processor)
-    windows = surgery.sample(rows, surgery.REFIT_WINDOWS, material.settings.seed)
-    batches = surgery.batches(rows, windows, candidate.processor.pad_id)
-    wanted = surgery.logits(candidate.model, batches)
-    surgery.refit(output, batches, lambda batch: cut(batch["input_ids"], batch["attention_mask"]), wanted)
+    if output is not None:
+        surgery.refit(output, lambda batch: cut(batch["input_ids"], batch["attention_mask"]), candidate, material)
 
 
 def without(model: TaskModel, kept: Sequence[int]) -> TaskModel:
