@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flows import small
 
 from luban.bundle.engine import Engine
 from luban.errors import BelowGate, ProjectError
 from luban.files import read_json
-from luban.models import tiny
 from luban.project.load import load
 from luban.stages import compress, newest_bundle, run
 
@@ -27,22 +25,13 @@ evaluate: {baselines: [majority]}
 compress:
   minutes: 5  # enough
 """
-WORDS = {"good": ["lovely", "warm", "kind", "好吃", "喜欢"], "bad": ["cold", "rude", "late", "难吃", "讨厌"]}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a project that was run."""
     folder = tmp_path_factory.mktemp("small")
-    rng = random.Random(3)
-    rows = [
-        {"text": " ".join(rng.choices(WORDS[label], k=5)) + f" {number}", "label": label}
-        for number in range(150)
-        for label in WORDS
-    ]
-    tiny.make(folder / "base", [row["text"] for row in rows])
-    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
-    (folder / "luban.yaml").write_text(PROJECT, "utf-8")
+    small.write(folder, PROJECT, n_rows=150, words=lambda _: 5)
     run(load(folder / "luban.yaml"))
     return folder
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
 import pytest
+from flows import small
 
 from luban.bundle.measure import Latency, Throughput, Timing
 from luban.cli.main import main
 from luban.errors import LubanError
-from luban.models import tiny
 from luban.models.limits import cores
 from luban.project.load import load
 from luban.stages import fastest, run
@@ -28,23 +27,13 @@ evaluate: {baselines: [majority]}
 export:
   max_difference: 0.001  # exact
 """
-WORDS = {"good": ["lovely", "warm", "kind", "好吃", "喜欢"], "bad": ["cold", "rude", "late", "难吃", "讨厌"]}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the file of a project that nothing was done for yet."""
     folder = tmp_path_factory.mktemp("small")
-    rng = random.Random(3)
-    rows = [
-        {"text": " ".join(rng.choices(WORDS[label], k=rng.randint(2, 9))) + f" {number}", "label": label}
-        for number in range(100)
-        for label in WORDS
-    ]
-    tiny.make(folder / "base", [row["text"] for row in rows])
-    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
-    (folder / "luban.yaml").write_text(PROJECT, "utf-8")
-    return folder / "luban.yaml"
+    return small.write(folder, PROJECT, n_rows=100, words=lambda rng: rng.randint(2, 9))
 
 
 def test_every_way_is_measured_and_the_best_written_down(project: Path) -> None:
