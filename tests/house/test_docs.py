@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib.util
 import re
 import shlex
@@ -112,13 +113,14 @@ def reference() -> ModuleType:
 
 def test_the_reference_is_what_the_docstrings_say() -> None:
     made = reference()
-    stale = [name for name, text in made.pages().items() if not same(made.FOLDER / name, text)]
-    assert not stale, "run `make docs`"
+    stale = "".join(difference(made.FOLDER / name, text) for name, text in made.pages().items())
+    assert not stale, f"run `make docs`\n{stale}"
     assert {path.name for path in made.FOLDER.iterdir()} == set(made.pages())
 
 
-def same(path: Path, text: str) -> bool:
-    return path.is_file() and text_of(path) == text
+def difference(path: Path, text: str) -> str:
+    before = text_of(path) if path.is_file() else ""
+    return "".join(difflib.unified_diff(before.splitlines(True), text.splitlines(True), path.name, "made now", n=0))
 
 
 def test_the_reference_has_every_setting_command_and_error() -> None:

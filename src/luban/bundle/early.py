@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from luban.bundle.graph import Graph, make_node
+from luban.bundle.graph import INPUTS, Graph, make_node
+from luban.errors import LubanError
 
 LOGITS, EARLY_LOGITS, EARLY_HIDDEN = "logits", "early_logits", "early_hidden"
 OUTPUTS = (LOGITS, EARLY_LOGITS, EARLY_HIDDEN)
-_READ = ("input_ids", "attention_mask", EARLY_HIDDEN)
+_READ = (*INPUTS, EARLY_HIDDEN)
 """What the layers above begin with."""
+_LEAVE_OUT = "leave early-exit out of the plan"
 _SMALL = 64
 """Numbers in a constant that both parts may need, such as a shape; weights that both need say that the cut failed."""
 
@@ -33,16 +35,19 @@ def fold(data: bytes, *, sure: float, temperature: float) -> bytes:
         temperature: what early logits are divided by before that probability is made of them.
 
     Raises:
-        ValueError: the graph has not these outputs, or its layers above can't be told from those below.
+        LubanError: the graph has not these outputs, or its layers above can't be told from those below.
     """
     from onnx import TensorProto
 
     graph = Graph(data)
     if missing := set(OUTPUTS) - set(graph.outputs):
-        raise ValueError(f"the graph has no output {min(missing)}: it was exported without an early head")
+        raise LubanError(
+            f"early-exit: the graph has no output {min(missing)}: it was exported without an early head",
+            hint="export the model with its early head",
+        )
     below, above = _needed(graph, EARLY_LOGITS), _needed(graph, LOGITS, begin=(EARLY_HIDDEN,))
     if any(attribute.g.node or attribute.graphs for node in above for attribute in node.attribute):
-        raise ValueError("the layers above have branches of their own")
+        raise LubanError("early-exit: the layers above have branches of their own", hint=_LEAVE_OUT)
     branch = _above(graph, below, above)
     scale = graph.store("early/temperature", np.array([temperature], np.float32))
     wanted = graph.store("early/sure", np.array([sure], np.float32))
@@ -79,7 +84,7 @@ def _above(graph: Graph, below: list[Any], above: list[Any]) -> Any:
     """Return the branch for unsure windows; the constants that it alone needs move into it.
 
     Raises:
-        ValueError: it needs weights of the layers below.
+        LubanError: it needs weights of the layers below.
     """
     from onnx import GraphProto, helper, numpy_helper
 
@@ -112,7 +117,7 @@ def _above(graph: Graph, below: list[Any], above: list[Any]) -> Any:
             branch.initializer.append(numpy_helper.from_array(graph.constant(name), name))
             graph.drop(name)
         elif graph.constant(name).size > _SMALL:
-            raise ValueError(f"the layers above need {name} of the layers below")
+            raise LubanError(f"early-exit: the layers above need {name} of the layers below", hint=_LEAVE_OUT)
     return branch
 
 

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+INPUTS = ("input_ids", "attention_mask")
+"""What every exported graph reads, both (B, L)."""
 MS = "com.microsoft"
 KEPT_APART = ("SkipLayerNormFusion",)
 """Passes of ONNX Runtime that would undo it: a session is opened without them."""
@@ -201,7 +203,7 @@ def mask_keys(graph: Graph) -> None:
         return
     from onnx import TensorProto
 
-    graph.nodes.insert(0, make_node("Cast", ["attention_mask"], ["key_mask"], to=TensorProto.INT32))
+    graph.nodes.insert(0, make_node("Cast", [INPUTS[1]], ["key_mask"], to=TensorProto.INT32))
     for node in chosen:
         inputs = [*node.input[:4], "key_mask"]
         del node.input[:]
@@ -217,14 +219,14 @@ def _hides_padding_only(graph: Graph, bias: str) -> bool:
     try:
         session = onnxruntime.InferenceSession(graph.cut_to([bias]), providers=["CPUExecutionProvider"])
         names = {value.name for value in session.get_inputs()}
-        if not {"attention_mask"} <= names <= {"attention_mask", "input_ids"}:
+        if not {INPUTS[1]} <= names <= {*INPUTS}:
             return False
         for length in _MASK_LENGTHS:
             mask = np.ones((2, length), np.int64)
             mask[1, (length + 1) // 2 :] = 0
             hidden = np.broadcast_to(mask[:, None, None, :] == 0, (2, 1, length, length))
             for ids in (np.zeros_like(mask), np.ones_like(mask)):  # their shape may be read, but not what they are
-                given = {"attention_mask": mask, "input_ids": ids}
+                given = dict(zip(INPUTS, (ids, mask), strict=True))
                 found = session.run(None, {name: given[name] for name in names})[0]
                 if found.shape != hidden.shape or np.any(found[~hidden] != 0) or np.any(found[hidden] > -1e4):
                     return False

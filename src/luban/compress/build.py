@@ -6,7 +6,8 @@ Plans share their beginnings: what `vocabulary, layers keep=3` made serves every
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,17 @@ class Refused(Exception):
     def __init__(self, step: Plugin, error: LubanError) -> None:
         super().__init__(str(error))
         self.step, self.error = step, error
+
+
+@contextmanager
+def _refusing(step: Plugin) -> Iterator[None]:
+    """Turn a step's errors into a refusal, but for training that went wrong."""
+    try:
+        yield
+    except TrainError:
+        raise
+    except LubanError as error:
+        raise Refused(step, error) from error
 
 
 @dataclass(frozen=True)
@@ -109,12 +121,8 @@ class Workshop:
         states = self._place(STATES, plan)
         before = self.candidate(plan[:-1])
         self._material.on_progress(_progress(f"{told(plan)}: {step.kind}"))
-        try:
+        with _refusing(step):
             found: Candidate = make(step).apply(before, replace(self._material, folder=states))
-        except TrainError:
-            raise
-        except LubanError as error:
-            raise Refused(step, error) from error
         facts = {**self.parts.task, "facts": self._material.task.facts(found.model.head), "compressed": found.facts}
         checkpoint.save(found.model, checkpoint.Parts(facts, self.parts.base, found.processor), folder)
         shutil.rmtree(states, ignore_errors=True)
@@ -142,14 +150,14 @@ class Workshop:
             graph = aside / onnx_runtime.GRAPH
             for step in on_graph:
                 self._material.on_progress(_progress(f"{told((*on_model, *on_graph))}: {step.kind}"))
-                try:
+                with _refusing(step):
                     changed, seen = make(step).apply(graph.read_bytes(), example, onnx_runtime.runner)
-                except LubanError as error:
-                    raise Refused(step, error) from error
                 graph.write_bytes(changed)
                 facts = {**facts, step.kind: seen}
             if leaving is not None:
-                graph.write_bytes(early.fold(graph.read_bytes(), sure=leaving.sure, temperature=leaving.temperature))
+                with _refusing(next(step for step in on_model if step.kind == "early-exit")):
+                    folded = early.fold(graph.read_bytes(), sure=leaving.sure, temperature=leaving.temperature)
+                graph.write_bytes(folded)
             candidate.processor.to_dir(aside)
             write_json(aside / FACTS, {"runtime": runtime, "facts": facts})
             seal(aside, {"kind": "graph", "runtime": runtime})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from luban.bundle.runtimes import onnx
 from luban.compress import Candidate, make
 from luban.compress.methods.early_exit import bound
 from luban.errors import LubanError
+from luban.models.heads import EARLY, EarlyHead, TaskModel
 from luban.models.windows import pad
 from luban.project.schema import Plugin
 from luban.records import Encoded
@@ -109,8 +111,22 @@ def test_the_layers_above_are_stored_once_and_not_run_for_the_sure(
 
 def test_a_graph_without_an_early_head_is_refused(deep: Scene, tmp_path: Path) -> None:
     data = graph(deep, deep.candidate, tmp_path, "float")
-    with pytest.raises(ValueError, match="no output early_"):
+    with pytest.raises(LubanError, match="no output early_"):
         early.fold(data, sure=0.5, temperature=1.0)
+
+
+def test_layers_that_share_weights_can_not_be_told_apart(
+    deep: Scene, random_body: Callable[[str], Any], tmp_path: Path
+) -> None:
+    body = random_body("albert")
+    head = deep.material.task.head(body.config.hidden_size, dropout=0.0, pooling="mean")
+    model = TaskModel(body, head).eval()
+    head.add_module(EARLY, EarlyHead(copy.deepcopy(head), after=1))
+    rows = windows(deep, deep.candidate)
+    onnx.write(model, tmp_path, replace(rows, ids=rows.ids % body.config.vocab_size))
+    with pytest.raises(LubanError, match="of the layers below") as refused:
+        early.fold((tmp_path / onnx.GRAPH).read_bytes(), sure=0.5, temperature=1.0)
+    assert refused.value.hint == "leave early-exit out of the plan"
 
 
 def test_layers_go_first(left: Candidate, deep: Scene, tmp_path: Path) -> None:

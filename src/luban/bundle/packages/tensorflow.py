@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from luban.bundle import answering
+from luban.bundle.graph import INPUTS
 from luban.bundle.packages import Source
 from luban.bundle.plain import plain
-from luban.bundle.runtimes.onnx import INPUTS, OUTPUT
+from luban.bundle.runtimes.onnx import OUTPUT
 from luban.bundle.tf_operators import Translated
 from luban.errors import MissingExtra
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luban.bundle import early
-from luban.bundle.graph import KEPT_APART, MS, Graph, faster
+from luban.bundle.graph import INPUTS, KEPT_APART, MS, Graph, faster
 from luban.bundle.runtimes import n_threads
 from luban.errors import CorruptBundle, LubanError, MissingExtra
 from luban.models.limits import cores
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from luban.models.heads import TaskModel
 
 GRAPH = "model.onnx"
-INPUTS = ("input_ids", "attention_mask")
 OUTPUT = early.LOGITS
 OPSET = 20
 _MAX_BYTES = 2**31 - 1

@@ -23,6 +23,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from luban import files
+from luban.bundle.graph import INPUTS
 from luban.bundle.runtimes import Origin, n_threads, onnx
 from luban.errors import CorruptBundle, LubanError
 from luban.records import Encoded
@@ -68,7 +69,7 @@ def write(model: TaskModel, folder: Path, example: Encoded, origin: Origin | Non
         save_file(fed, folder / ADAPTER)
     return {
         "kind": "onnx-shared", "file": BASE, "head": HEAD, "adapter": ADAPTER if fed else None, "opset": onnx.OPSET,
-        "inputs": list(onnx.INPUTS), "output": onnx.OUTPUT, "fused": fused,
+        "inputs": list(INPUTS), "output": onnx.OUTPUT, "fused": fused,
     }  # fmt: skip
 
 
@@ -82,8 +83,8 @@ class SharedRunner:
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         """Return the logits; see `luban.bundle.runtimes.Runner`."""
-        given = {**self._adapter, onnx.INPUTS[0]: input_ids, onnx.INPUTS[1]: attention_mask}
-        made = {onnx.INPUTS[1]: attention_mask, HIDDEN: self._base.run((HIDDEN,), given)[0]}
+        given = {**self._adapter, INPUTS[0]: input_ids, INPUTS[1]: attention_mask}
+        made = {INPUTS[1]: attention_mask, HIDDEN: self._base.run((HIDDEN,), given)[0]}
         logits: np.ndarray = self._head.run((onnx.OUTPUT,), {name: made[name] for name in self._head_reads})[0]
         return logits
 
@@ -101,7 +102,7 @@ def open(folder: Path, facts: Mapping[str, Any], threads: int) -> SharedRunner:
     with onnx.opening(str(folder / HEAD)):
         # It takes some hundredths of the time; threads of its own, and memory kept for the next call, would be waste.
         head = onnx.session(str(folder / HEAD), 1, arena=False)
-    wanted = {value.name: value.shape for value in base.get_inputs() if value.name not in onnx.INPUTS}
+    wanted = {value.name: value.shape for value in base.get_inputs() if value.name not in INPUTS}
     adapter = _read_adapter(folder / ADAPTER, wanted) if wanted or facts.get("adapter") else {}
     return SharedRunner(base, head, adapter, threads)
 
@@ -170,14 +171,14 @@ def _base_graph(
         for path, (down, up) in changes.items()
     }
     trunk = Trunk(put(copy.deepcopy(source.body), stands_in)).eval()
-    inputs = dict(zip(onnx.INPUTS, onnx.example_batch(), strict=True))
+    inputs = dict(zip(INPUTS, onnx.example_batch(), strict=True))
     plain = onnx.traced_graph(trunk, inputs, [HIDDEN], type(source.body).__name__)
     given = {name: part.numpy() for name, part in fed.items()}
 
     def answers(graph: bytes) -> list[np.ndarray]:
         session = onnx.session(graph, 1)
         return [
-            session.run((HIDDEN,), {onnx.INPUTS[0]: ids, onnx.INPUTS[1]: mask, **given})[0][mask > 0]
+            session.run((HIDDEN,), {INPUTS[0]: ids, INPUTS[1]: mask, **given})[0][mask > 0]
             for ids, mask in onnx.example_windows(example)
         ]
 
@@ -192,7 +193,7 @@ def _head_graph(model: TaskModel) -> bytes:
     config: Any = model.body.config
     _, mask = onnx.example_batch()
     hidden = torch.zeros(*mask.shape, int(config.hidden_size))
-    return onnx.traced_graph(model.head, {HIDDEN: hidden, onnx.INPUTS[1]: mask}, [onnx.OUTPUT], "the head")
+    return onnx.traced_graph(model.head, {HIDDEN: hidden, INPUTS[1]: mask}, [onnx.OUTPUT], "the head")
 
 
 def _fed(data: bytes, names: list[str]) -> bytes:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from luban.bundle.graph import INPUTS
 from luban.bundle.runtimes import Precision, n_threads, onnx
 from luban.errors import CorruptBundle, MissingExtra
 from luban.records import Encoded
@@ -62,7 +63,7 @@ class OpenVinoRunner:
         request = getattr(self._own, "request", None)
         if request is None:
             request = self._own.request = self._compiled.create_infer_request()
-        request.infer(dict(zip(onnx.INPUTS, (input_ids, attention_mask), strict=True)), share_inputs=True)
+        request.infer(dict(zip(INPUTS, (input_ids, attention_mask), strict=True)), share_inputs=True)
         logits: np.ndarray = request.get_output_tensor(0).data.copy()  # the next run writes there
         return logits
 
