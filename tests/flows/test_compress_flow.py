@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from flows import small
 
+import luban
 from luban.bundle.engine import Engine
 from luban.errors import BelowGate, ProjectError
-from luban.files import read_json
+from luban.files import digest_json, read_json
 from luban.project.load import load
-from luban.stages import compress, newest_bundle, run
+from luban.stages import compress, newest_bundle, predict_file, run
+from luban.stages.judge import judge
 
 PROJECT = """\
 name: small
@@ -76,6 +80,31 @@ def test_the_smaller_bundle_answers_alike_everywhere(finished: Path) -> None:
     assert [one.label for one in alone] == [one.label for one in answers]
     report = read_json(finished / "runs/small/compressed/metrics.json")
     assert "uncompressed" in report["baselines"]
+
+
+def test_five_thousand_rows_are_answered_alike_in_evaluation_in_a_file_and_from_python(
+    finished: Path, tmp_path: Path
+) -> None:
+    bundle, rng = finished / "runs/small/compressed", random.Random(5)
+    words = [word for words in small.WORDS.values() for word in words]
+    texts = [" ".join(rng.choices(words, k=rng.randint(0, 9))) + f" {number}" for number in range(5000)]
+    model, answers = luban.load(bundle), []
+    while len(answers) < len(texts):
+        answers += model.predict(texts[len(answers) : len(answers) + rng.randint(1, 900)])
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(
+            f"{json.dumps({'text': text, 'label': answer.label})}\n"
+            for text, answer in zip(texts, answers, strict=True)
+        )
+    )
+    predict_file(bundle, rows, tmp_path / "answers.jsonl")
+    written = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert digest_json([one["label"] for one in written]) == digest_json([one.label for one in answers])
+    apart = [abs(one["score"] - answer.score) for one, answer in zip(written, answers, strict=True)]
+    assert max(apart) < 1e-5, "texts of other lengths beside one change its last bits alone"
+    assert judge(bundle, rows).scores["accuracy"].value == 1.0, "every row's label is what Python was answered"
+    assert len({answer.label for answer in answers}) == 2
 
 
 def test_a_plan_in_the_project_file_is_done_as_it_stands(finished: Path) -> None:
