@@ -168,11 +168,11 @@ def commands() -> str:
         "[its error's code](errors.md); 0 is success.",
         _table(("command", "does"), [(f"[`luban {name}`](#luban-{name})", what) for name, what in COMMANDS.items()]),
     ]
-    with click.Context(group, info_name="luban") as above:
+    with click.Context(group, info_name="luban", **group.context_settings) as above:
         for name in COMMANDS:
             command = group.get_command(above, name)
             assert command is not None
-            parts += _command(command, click.Context(command, info_name=f"luban {name}"))
+            parts += _command(command, click.Context(command, parent=above, info_name=f"luban {name}"))
     return "\n\n".join(parts)
 
 
