@@ -36,7 +36,7 @@ def test_the_frontier_holds_what_nothing_beats_in_everything() -> None:
 
 
 def test_equal_points_stay_both() -> None:
-    one, other = point(10, 4.0, 0.89, step("layers")), point(10, 4.0, 0.89, step("prune"))
+    one, other = point(10, 4.0, 0.89, step("layers", keep=3)), point(10, 4.0, 0.89, step("prune"))
     assert frontier([one, other]) == [one, other]
 
 

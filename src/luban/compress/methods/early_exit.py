@@ -30,7 +30,7 @@ WORKS_ON = "model"
 class Options:
     """Settings of the method `early-exit`."""
 
-    after: Annotated[int, Field(ge=1)] = 3
+    after: Annotated[int, Field(ge=1)]
     """Layers below the early head."""
     max_disagreement: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
     """Share of the validation windows that may leave early with another label than the last layer gives them. About as

@@ -27,7 +27,7 @@ WORKS_ON = "model"
 class Options:
     """Settings of the method `layers`."""
 
-    keep: Annotated[int, Field(ge=1)] = 3
+    keep: Annotated[int, Field(ge=1)]
     """Layers that stay."""
     choose: Literal["even", "look"] = "even"
     """Which stay: `even` spreads them from the first to the last; `look` takes away, one by one, the layer without
