@@ -150,12 +150,13 @@ class Peak:
         kind, made = (TensorProto.INT8, TensorProto.INT32) if integers else (TensorProto.FLOAT, TensorProto.FLOAT)
         node = helper.make_node("MatMulInteger" if integers else "MatMul", ["a", "b"], ["c"])
         shape = [SIDE, SIDE]
-        weight = np.random.default_rng(0).integers(-100, 100, shape)
+        number = np.int8 if integers else np.float32
+        weight = np.random.default_rng(0).integers(-100, 100, shape).astype(number)
         graph = helper.make_graph(
             [node], "peak",
             [helper.make_tensor_value_info("a", TensorProto.UINT8 if integers else kind, shape)],
             [helper.make_tensor_value_info("c", made, shape)],
-            [helper.make_tensor("b", kind, shape, weight.astype(np.int8 if integers else np.float32).tobytes(), raw=True)],
+            [helper.make_tensor("b", kind, shape, weight.tobytes(), raw=True)],
         )  # fmt: skip
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
         options = onnxruntime.SessionOptions()
