@@ -61,7 +61,7 @@ def _lead(facts: Mapping[str, Any], words: Words) -> str:
     )  # fmt: skip
     if not lost:
         return first
-    ends = {name: f"{lost[key] * 100:+.2f}" for name, key in (("lost", "value"), ("low", "low"), ("high", "high"))}
+    ends = {name: f"{lost[key] * 100:.2f}" for name, key in (("lost", "value"), ("low", "low"), ("high", "high"))}
     gap = "" if words.language == "zh" else " "
     return first + gap + words("frontier.on_test", **ends)
 
