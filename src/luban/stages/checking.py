@@ -14,6 +14,7 @@ from luban.files import new_folder, read_json, seal, write_json
 from luban.models.facts import BaseFolder
 from luban.models.processor import Processor
 from luban.project import lock
+from luban.project.schema import Project
 from luban.records import Encoded, Finding
 from luban.stages.parts import is_multi_label
 from luban.stages.places import CHECK, DATA
@@ -23,8 +24,12 @@ from luban.tasks import Task
 
 _PASSES_A_STEP = 3
 """Forward passes that a training step costs: one forward, and a backward of about two."""
-_FLOATS_A_TOKEN = 34
-"""Values kept for the backward pass, by token, layer and unit of width (Korthikanti et al. 2022, section 4.1)."""
+_PROCESS_BYTES = 1e9
+"""What Python, torch and the rows take beside the model."""
+_BYTES_A_UNIT, _BYTES_A_SCORE = 88, 14
+"""Kept for the backward pass: by token, layer and unit of width; and by pair of tokens, layer and head. Korthikanti et
+al. 2022 (section 4.1) count 34 and 5 where all is in 16 bits; these are fitted to measured peaks of processes, in fp32
+and with products in bf16, which lie within a fifth of each other."""
 
 
 def check_quickly(run: Run, splits: Splits, task: Task) -> list[Finding]:
@@ -44,7 +49,7 @@ def check(
         "settings": {
             "task": settings["task"], "max_length": settings["max_length"],
             "data": {"clean": settings["data"]["clean"], "replace": settings["data"]["replace"]},
-            "train": {key: settings["train"][key] for key in ("epochs", "batch_tokens", "freeze")},
+            "train": {key: settings["train"][key] for key in ("epochs", "batch_size", "batch_tokens", "freeze")},
         },
         "code_digest": code_digest("data", "stages/checking.py"),
     }  # fmt: skip
@@ -92,11 +97,29 @@ def _estimate(run: Run, splits: Splits, base: BaseFolder, probed: Probed) -> Map
 
     settings = run.loaded.project.train
     config = read_json(base.folder / "config.json")
-    width, layers = config.get("hidden_size", 768), config.get("num_hidden_layers", 12)
     weights = (base.folder / "model.safetensors").stat().st_size
-    # Weights and gradients, and the optimiser's two moments, in fp32; then what the backward pass needs of one pass.
     return {
-        "memory_bytes": 4.0 * weights + settings.batch_tokens * layers * width * _FLOATS_A_TOKEN * 2.0,
+        "memory_bytes": memory_bytes(run.loaded.project, config, weights),
         "available_bytes": float(psutil.virtual_memory().available),
         "train_s": len(splits.train) * settings.epochs * _PASSES_A_STEP / probed.rows_per_s,
     }
+
+
+def memory_bytes(project: Project, config: Mapping[str, int], weights: int) -> float:
+    """Return about how much memory the training process takes at its highest.
+
+    Args:
+        project: its `train` section and window decide how much one pass holds.
+        config: the base's config.json.
+        weights: bytes of the base's weights, fp32.
+    """
+    settings = project.train
+    width, layers = config.get("hidden_size", 768), config.get("num_hidden_layers", 12)
+    fixed = {"nothing": 0, "embeddings": 4 * width * config.get("vocab_size", 0), "base": weights}[settings.freeze]
+    # A gradient and the optimiser's two moments for each weight that is trained.
+    held = _PROCESS_BYTES + weights + 3.0 * max(0, weights - fixed)
+    if settings.freeze == "base":
+        return held
+    tokens = min(settings.batch_tokens, settings.batch_size * project.max_length)
+    heads = config.get("num_attention_heads", 12)
+    return held + tokens * layers * (width * _BYTES_A_UNIT + project.max_length * heads * _BYTES_A_SCORE)
