@@ -24,6 +24,9 @@ from luban.records import Dataset
 if TYPE_CHECKING:
     import pyarrow as pa
 
+TASKS = ("classify", "tag")
+"""What a file of labelled rows can be for."""
+_TAG_WANTED = "a column of tags, one for each token, or of spans with start, end and label"
 _LOOKED_AT = 200_000
 _SAMPLE_ROWS = 5_000
 _STATISTICS_ROWS = 50_000
@@ -120,15 +123,21 @@ def look(
         task: `classify` or `tag`.
 
     Raises:
-        DataError: the file can't be read, a column that is named is not there, or columns can't be told apart: then
-            the message lists them and says what to pass.
+        DataError: there is no such task, the file can't be read or holds nothing for that task, a column that is named
+            is not there, or columns can't be told apart: then the message lists them and says what to pass.
     """
     path = Path(path)
+    if task is not None and task not in TASKS:
+        raise DataError([Problem("--task", repr(task), "the name of one task", hint=did_you_mean(task, TASKS))])
     source, columns, label_columns = _columns(path, headless=(text or "").startswith("#"))
     _known(path, columns, text=text, label=label)
     if source.fixed is not None:
         text, label = source.fixed
-        task = "tag" if source.format == "conll" else "classify"
+        held = "tag" if source.format == "conll" else "classify"
+        if task not in (None, held):
+            got = f"a {source.format}{' file' if source.format == 'conll' else ''}, which holds rows for `{held}`"
+            raise fault(str(path), got, f"rows for `{task}`", hint=f"pass --task {held}, or leave it out")
+        task = held
         if source.format == "lines":
             hint = "write a csv with a column of texts and one of labels"
             raise fault(str(path), "a file of plain lines", "texts with labels", hint=hint)
@@ -137,7 +146,7 @@ def look(
         text_candidates: tuple[Candidate, ...] = (chosen_text,)
     else:
         label_candidates = _label_candidates(columns, label_columns, label, task)
-        chosen_label = _choose(source, columns, label_candidates, "label", given=label)
+        chosen_label = _choose(source, columns, label_candidates, "label", given=label, task=task)
         by_name = {column.name: column for column in columns}
         kind = by_name[chosen_label.name].kind
         task = task or ("tag" if kind in ("tags", "spans") else "classify")
@@ -146,7 +155,15 @@ def look(
         chosen_text = _choose(source, columns, text_candidates, "text", given=text)
         separator = separator or by_name[chosen_label.name].separator
     section = Named(chosen_text.name, chosen_label.name, separator)
-    dataset = read(path, section, task)
+    try:
+        dataset = read(path, section, task)
+    except DataError as error:
+        if source.fixed is None and task == "tag" and kind not in ("tags", "spans"):
+            # Every row would be told of, and none would say that the task does not fit.
+            got = f"a column {chosen_label.name!r} without tags or spans ({kind}: {by_name[chosen_label.name].told})"
+            hint = "name another column with --label, or leave --task out: texts with labels are for `classify`"
+            raise fault(str(path), got, f"for `tag` {_TAG_WANTED}", hint=hint) from error
+        raise
     return Look(
         path=path, format=source.format, encoding=source.encoding, columns=columns, text=chosen_text.name,
         label=chosen_label.name, text_why=chosen_text.reason, label_why=chosen_label.reason,
@@ -276,7 +293,12 @@ def _fits(column: Column, tags: Column) -> bool:
 
 
 def _choose(
-    source: Source, columns: Sequence[Column], candidates: Sequence[Candidate], what: str, given: str | None
+    source: Source,
+    columns: Sequence[Column],
+    candidates: Sequence[Candidate],
+    what: str,
+    given: str | None,
+    task: str | None = None,
 ) -> Candidate:
     if given is not None:
         found = (candidate for candidate in candidates if candidate.name == given)
@@ -285,13 +307,17 @@ def _choose(
         return candidates[0]
     source.faults.stop()  # rows that can't be read may be why
     listed = "; ".join(f"{column.name} ({column.kind}: {column.told})" for column in columns)
+    wanted = f"one column of {what}s"
     if candidates:
         close = [one.name for one in candidates if one.score > candidates[0].score - _CLEAR]
         got = f"several columns that could hold the {what}: {', '.join(close)}"
         hint = f"pass --{what} {close[0]}, or another"
+    elif task == "tag":
+        got, wanted = "no column that holds tags or spans", f"for `tag` {_TAG_WANTED}"
+        hint = "name it with --label, or leave --task out: texts with labels are for `classify`"
     else:
         got, hint = f"no column that looks like the {what}", f"pass --{what} NAME"
-    raise fault(str(source.path), got, f"one column of {what}s", hint=f"{hint}. Columns: {listed}"[:1500])
+    raise fault(str(source.path), got, wanted, hint=f"{hint}. Columns: {listed}"[:1500])
 
 
 def _statistics(dataset: Dataset, task: str) -> dict[str, Any]:

@@ -149,3 +149,26 @@ def test_malformed_rows_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         look(path)
     assert [problem.line for problem in caught.value.problems] == [3, 5]
+
+
+def test_a_task_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", [{"text": "a", "label": "x"}])
+    with pytest.raises(DataError, match=r"got 'regress', wanted the name of one task\. known: classify, tag"):
+        look(path, task="regress")
+    with pytest.raises(DataError, match="did you mean 'classify'"):
+        look(path, task="clasify")
+
+
+@pytest.mark.parametrize("label", [None, "label"])
+def test_tag_says_what_it_needs_of_a_file_of_labels(tmp_path: Path, label: str | None) -> None:
+    path = table(tmp_path / "a.csv", [["text", "label"], *([f"some words {n}", "ab"[n % 2]] for n in range(40))])
+    with pytest.raises(DataError, match="wanted for `tag` a column of tags, one for each token, or of spans") as caught:
+        look(path, task="tag", label=label)
+    assert len(caught.value.problems) == 1
+    assert "leave --task out" in str(caught.value) and "label" in str(caught.value)
+
+
+def test_a_task_that_the_form_of_a_file_rules_out_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("Anna B-P\ncame O\n\n" * 9)
+    with pytest.raises(DataError, match="a conll file, which holds rows for `tag`, wanted rows for `classify`"):
+        look(tmp_path / "a.conll", task="classify")
