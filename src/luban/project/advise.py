@@ -262,6 +262,20 @@ def _share(rows: int, of: int) -> float:
     return next((share for share in _SHARES if share * of >= rows), _SHARES[-1])
 
 
+def _validation_share(facts: Facts) -> float:
+    return 0.0 if facts.validation else _share(_VALIDATION_ROWS, facts.n_rows)
+
+
+def _test_share(facts: Facts) -> float:
+    return 0.0 if facts.test else _share(_TEST_ROWS, facts.n_rows)
+
+
+def _split_off(facts: Facts) -> tuple[int, int]:
+    """Return the rows that validation and test take; validation has a share of what test leaves."""
+    test = round(_test_share(facts) * facts.n_rows)
+    return round(_validation_share(facts) * (facts.n_rows - test)), test
+
+
 def _split(facts: Facts) -> Iterator[Advice]:
     if facts.group_column:
         yield Advice("data.split.by", "group", f"rows of one {facts.group_column} would give each other away")
@@ -275,15 +289,15 @@ def _split(facts: Facts) -> Iterator[Advice]:
         yield Advice("data.split.by", "stratified", "every label keeps its share")
     else:
         yield Advice("data.split.by", "random", "labels are too rare or too mixed to keep their shares")
+    share = _validation_share(facts)
     if facts.validation:
-        yield Advice("data.split.validation", 0.0, "validation rows have a file")
+        yield Advice("data.split.validation", share, "validation rows have a file")
     else:
-        share = _share(_VALIDATION_ROWS, facts.n_rows)
-        yield Advice("data.split.validation", share, f"about {share * facts.n_rows:,.0f} rows to choose by")
+        yield Advice("data.split.validation", share, f"about {_split_off(facts)[0]:,} rows to choose by")
+    share = _test_share(facts)
     if facts.test:
-        yield Advice("data.split.test", 0.0, "test rows have a file")
+        yield Advice("data.split.test", share, "test rows have a file")
     else:
-        share = _share(_TEST_ROWS, facts.n_rows)
         why = f"about {share * facts.n_rows:,.0f} rows: an accuracy of 0.9 is then known to {_margin(share, facts)}"
         yield Advice("data.split.test", share, why)
 
@@ -304,9 +318,10 @@ _PATIENT_FROM, _PATIENCE = 8, 3
 
 def _epochs(facts: Facts) -> Iterator[Advice]:
     epochs = next((epochs for rows, epochs in _EPOCHS if facts.n_rows <= rows), _EPOCHS_BEYOND)
-    steps = math.ceil(facts.n_rows / _rows_a_step(facts)) * epochs
+    left = facts.n_rows - sum(_split_off(facts))
+    steps = math.ceil(left / _rows_a_step(facts)) * epochs
     source = " (Mosbach et al. 2021: few rows need more passes)" if epochs > 5 else ""
-    yield Advice("train.epochs", float(epochs), f"{steps:,} steps{source}")
+    yield Advice("train.epochs", float(epochs), f"about {steps:,} steps{source}")
     if epochs >= _PATIENT_FROM:
         yield Advice("train.patience", _PATIENCE, f"{epochs} epochs may be more than needed")
 

@@ -123,6 +123,16 @@ class TestRules:
         assert 3 <= epochs[4] <= 6
         assert epochs[-1] == 1
 
+    @pytest.mark.parametrize(
+        ("validation", "test", "steps"),
+        [(None, None, "714"), (None, "test.csv", "891"), ("dev.csv", None, "753"), ("dev.csv", "test.csv", "939")],
+    )
+    def test_steps_are_those_of_the_rows_left_after_the_splits(
+        self, validation: str | None, test: str | None, steps: str
+    ) -> None:
+        found = {item.path: item for item in advise(dataclasses.replace(INTENTS, validation=validation, test=test))}
+        assert found["train.epochs"].reason == f"about {steps} steps"
+
     def test_wider_bases_learn_slower(self) -> None:
         rates = [
             settings_of(dataclasses.replace(INTENTS, size=BaseSize(width=width, n_layers=12, window_tokens=512)))[
