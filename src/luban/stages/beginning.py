@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 
 from luban.data.inspect import Look, look
-from luban.errors import Conflict
+from luban.data.raw import Named
+from luban.data.read import read
+from luban.data.sources import open_source
+from luban.errors import Conflict, DataError
 from luban.files import read_json, write_text
 from luban.models import base as base_room
 from luban.models.facts import BaseFolder
@@ -78,12 +81,16 @@ def init(
 
     Raises:
         Conflict: `out` is there already.
-        DataError: the file can't be read, or its columns can't be told apart; the message says what to pass.
+        DataError: a file can't be read, columns can't be told apart, or the test or validation rows lack those of the
+            training rows; the message says what to pass.
     """
     if out.exists() and not force:
         raise Conflict(f"{out} is there already", hint="choose another file with --out, or replace it with --force")
+    beside = [path for path in (validation, test) if path is not None]
+    _try(beside, open_source)
     on_progress(Progress("init", f"looking at {data.name}"))
     seen = look(data, text=text, label=label, separator=separator, task=task)
+    _try(beside, lambda path: read(path, Named(seen.text, seen.label, seen.separator), seen.task))
     rows = seen.dataset
     facts = _facts(seen, rows, data, out.resolve().parent, base, test, validation)
     chosen = base or advising.base_for(facts.languages, [listing.name for listing in base_room.bases()])[0]
@@ -94,6 +101,20 @@ def init(
     advice = advising.advise(facts)
     write_text(out, to_yaml(project_name(name or data.stem), advice))
     return InitResult(out, load(out).project, advice, seen)
+
+
+def _try(files: Sequence[Path], use: Callable[[Path], object]) -> None:
+    """Use every file, and raise what is wrong with all of them in one DataError."""
+    errors = []
+    for file in files:
+        try:
+            use(file)
+        except DataError as error:
+            errors.append(error)
+    if errors:
+        problems = [problem for error in errors for problem in error.problems]
+        source = " and ".join(error.source for error in errors)
+        raise DataError(problems, source=source, total=sum(error.total for error in errors))
 
 
 def _facts(
