@@ -129,10 +129,10 @@ def test_init_does_not_replace_a_project(english: Shop) -> None:
 
 
 def test_check_lists_findings_and_says_what_is_next(chinese: Shop) -> None:
-    done = luban(chinese.folder, "check", "--quick", "name=quick")
+    done = luban(chinese.folder, "check", "--quick", "name=quick", "data.languages=[zh, en]")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^✓ PASS  schema", done.stdout, re.MULTILINE)
-    assert done.stdout.splitlines()[-1] == "next: luban run"
+    assert done.stdout.splitlines()[-1] == "next: luban run name=quick 'data.languages=[zh, en]'"
 
 
 def test_check_tells_of_bad_rows_with_their_place(tmp_path: Path, english: Shop) -> None:

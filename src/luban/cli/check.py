@@ -32,5 +32,5 @@ def command(show: Show, project: Path, overrides: tuple[str, ...], quick: bool) 
     show.give("check", {"findings": findings}, lambda: drawn.draw(findings, show.out))
     if drawn.failed(findings):
         return codes(DataError).exit
-    show.hint(f"luban run{results.project_option(project)}")
+    show.hint(f"luban run{results.project_option(project, overrides)}")
     return 0

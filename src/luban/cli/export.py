@@ -78,7 +78,7 @@ def command(
                 ran = export(loaded, force=force, on_progress=on_progress)
                 facts, drawn = results.run_facts(ran), results.run(ran, show.out)
         show.give("export", facts, lambda: drawn)
-        show.hint(f"luban run{results.project_option(project)}")
+        show.hint(f"luban run{results.project_option(project, overrides)}")
         return
     if overrides or force or fastest:
         ctx.fail("settings, --fastest and --force go with a project, not with --for")

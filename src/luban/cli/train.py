@@ -27,4 +27,4 @@ def command(show: Show, project: Path, overrides: tuple[str, ...], force: tuple[
     with show.progress(goes_on=True) as on_progress:
         ran = train(loaded, force=force, on_progress=on_progress)
     show.give("train", results.run_facts(ran), lambda: results.run(ran, show.out))
-    show.hint(f"luban run{results.project_option(project)}")
+    show.hint(f"luban run{results.project_option(project, overrides)}")

@@ -118,5 +118,6 @@ def test_the_next_command_names_what_it_would_not_find(tmp_path: Path, monkeypat
     assert results.project_option(Path("luban.yaml")) == ""
     assert results.project_option(tmp_path) == ""
     assert results.project_option(Path("a shop")) == " -p 'a shop/luban.yaml'"
+    assert results.project_option(Path("luban.yaml"), ["train.epochs=4", "name=a b"]) == " train.epochs=4 'name=a b'"
     assert results.bundle_option(Path("runs/shop/bundle")) == ""
     assert results.bundle_option(tmp_path / "a shop" / "runs" / "x" / "bundle") == " --bundle 'a shop/runs/x/bundle'"

@@ -31,10 +31,11 @@ def near(path: Path) -> str:
         return str(path)
 
 
-def project_option(path: Path) -> str:
-    """Return ` -p PATH` where a next command needs it to find the project."""
+def project_option(path: Path, overrides: Sequence[str] = ()) -> str:
+    """Return ` -p PATH` where a next command needs it to find the project, and the settings given beside the file."""
     file = path / PROJECT if path.is_dir() else path
-    return "" if file.resolve() == Path(PROJECT).resolve() else f" -p {shlex.quote(near(file))}"
+    option = "" if file.resolve() == Path(PROJECT).resolve() else f" -p {shlex.quote(near(file))}"
+    return option + "".join(f" {shlex.quote(override)}" for override in overrides)
 
 
 def bundle_option(folder: Path) -> str:
