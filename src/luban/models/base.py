@@ -22,7 +22,7 @@ from luban.records import Progress
 
 __all__ = [
     "BaseFacts", "BaseFolder", "BaseListing", "bases", "body_from_config", "body_to_json", "embeddings", "find",
-    "layers", "load_body", "words",
+    "folder_of", "layers", "load_body", "words",
 ]  # fmt: skip
 
 _HUB_ID = re.compile(
@@ -53,16 +53,31 @@ def find(
     """
     if base in packaged.PACKAGED:
         return _packaged(base, revision, on_progress)
+    if folder := folder_of(base, root):
+        return BaseFolder(folder.resolve(), describe(folder, base))
+    hub = _HUB_ID.fullmatch(base)
+    assert hub is not None
+    from luban.models import hub as hubs
+
+    return hubs.fetch(hub["hub"] or "hf", hub["id"], hub["revision"], pinned=revision, on_progress=on_progress)
+
+
+def folder_of(base: str, root: Path) -> Path | None:
+    """Return the folder that a project's base is; None for a packaged name and for a hub id, which nobody asks for.
+
+    Raises:
+        ProjectError: it is none of the three.
+    """
+    if base in packaged.PACKAGED:
+        return None
     folder = Path(base).expanduser()
     folder = folder if folder.is_absolute() else root / folder
     hub = _HUB_ID.fullmatch(base)
     if folder.is_dir() and not (hub and hub["hub"]):
-        return BaseFolder(folder.resolve(), describe(folder, base))
+        return folder
     if hub is None or (hub["hub"] is None and base.startswith(".")):
         raise _unknown(base, folder)
-    from luban.models import hub as hubs
-
-    return hubs.fetch(hub["hub"] or "hf", hub["id"], hub["revision"], pinned=revision, on_progress=on_progress)
+    return None
 
 
 def _packaged(name: str, revision: str | None, on_progress: Callable[[Progress], None] | None) -> BaseFolder:

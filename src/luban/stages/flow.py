@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from luban.data.split import Splits
 from luban.errors import DataError, Problem, ProjectError, did_you_mean
 from luban.files import only_one
+from luban.models.base import folder_of
 from luban.models.facts import BaseFolder
 from luban.models.processor import Processor
 from luban.project.load import Loaded
@@ -42,12 +43,14 @@ def check(project: Loaded, *, quick: bool = False, on_progress: Listener = ignor
 
     Args:
         project: as `luban.project.load.load` returns it.
-        quick: leave out what needs the base: lengths, suspect labels, time and memory.
+        quick: leave out what needs the base: lengths, suspect labels, time and memory. That there is a base of this
+            name is looked at all the same, unless a hub would have to be asked.
         on_progress: told how far it has come.
     """
     with _begun(project, on_progress, ()) as run:
         if not quick:
             return _ready(run).findings
+        folder_of(project.project.base, project.root)
         facts = prepare(run)
         return check_quickly(run, open_splits(run, facts["split"]), task_of(project, facts["labels"]))
 
