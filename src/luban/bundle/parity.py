@@ -48,7 +48,8 @@ def check(
         precision: of the exported model's products.
 
     Returns:
-        `max_difference`, `mean_difference`, `allowed`, `labels_agree` (a share), `n` (answers compared), `windows`.
+        `max_difference`, `mean_difference`, `allowed`, `labels_agree` (a share), `n` (different answers
+        compared), `windows`.
 
     Raises:
         ParityFailed: a difference above `max_difference`, labels that differ more than ties can, or no rows at all.
@@ -139,9 +140,13 @@ def _compare(
     pad_id: int,
     per_token: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest difference (A,) and whether the best label agrees (A,) for A answers."""
-    differences: list[np.ndarray] = []
-    agreed: list[np.ndarray] = []
+    """Return the largest difference (A,) and whether the best label agrees (A,) for A answers.
+
+    An answer that is asked for twice, in a batch and alone, counts once, with its worst.
+    """
+    n_places = len(rows.ids) if per_token else len(rows)
+    differences, agreed = np.zeros(n_places), np.ones(n_places, bool)
+    answered = np.zeros(n_places, bool)
     for windows in _batches(rows):
         batch = pad(rows, windows, pad_id)
         ids, mask = batch["input_ids"], batch["attention_mask"]
@@ -151,16 +156,16 @@ def _compare(
                 f"{names[0]} gives logits of the shape {got.shape}, {names[1]} {wanted.shape}",
                 measured=float("inf"), allowed=0.0,
             )  # fmt: skip
+        places = windows
         if per_token:
             places, asked = token_places(rows, windows)
             if rows.units is not None:
                 asked = asked & (rows.units[places] >= 0)
-            wanted, got = wanted[asked], got[asked]
-        differences.append(np.abs(wanted - got).max(-1))
-        agreed.append(wanted.argmax(-1) == got.argmax(-1))
-    if not differences:
-        return np.zeros(0), np.zeros(0, bool)
-    return np.concatenate(differences), np.concatenate(agreed)
+            places, wanted, got = places[asked], wanted[asked], got[asked]
+        differences[places] = np.maximum(differences[places], np.abs(wanted - got).max(-1))
+        agreed[places] &= wanted.argmax(-1) == got.argmax(-1)
+        answered[places] = True
+    return differences[answered], agreed[answered]
 
 
 def _batches(rows: Encoded) -> list[np.ndarray]:
