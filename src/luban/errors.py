@@ -44,11 +44,14 @@ class Problem:
     """Line of the file, counted from 1; None where lines have no meaning."""
     hint: str = ""
     """How to mend it, often a "did you mean"."""
+    means: str = ""
+    """What the setting is, where nothing better can be told."""
 
     def __str__(self) -> str:
         place = self.where if self.line is None else f"{self.where} (line {self.line})"
         text = f"{place}: got {self.got}, wanted {self.wanted}"
-        return f"{text}. {self.hint}" if self.hint else text
+        more = [self.hint, self.means and f"It means: {self.means}"]
+        return ". ".join([text, *filter(None, more)])
 
 
 class LubanError(Exception):

@@ -72,9 +72,10 @@ def _problem(item: Any, settings: Tree, section: type, at: Path) -> Problem:
         wanted = f"a setting of {dotted(path[:-1])}" if path[:-1] else "a section or setting of the project"
         return settings.problem(path, f"the unknown setting {shown(name)}", wanted, hint)
     if kind in _MISSING:
-        return settings.problem(path, "nothing", "a value", _doc(section, inner) or "set it")
+        return settings.problem(path, "nothing", "a value", "set it", _doc(section, inner))
     wanted = _wanted(kind, context, item["msg"])
-    return settings.problem(path, shown(got), wanted, _hint(kind, got, context, section, inner))
+    hint = _hint(kind, got, context)
+    return settings.problem(path, shown(got), wanted, hint, "" if hint else _doc(section, inner))
 
 
 def _wanted(kind: str, context: dict[str, Any], message: str) -> str:
@@ -83,7 +84,7 @@ def _wanted(kind: str, context: dict[str, Any], message: str) -> str:
     return _WANTED[kind].format(**context)
 
 
-def _hint(kind: str, got: Any, context: dict[str, Any], section: type, path: Path) -> str:
+def _hint(kind: str, got: Any, context: dict[str, Any]) -> str:
     if kind == "literal_error" and isinstance(got, str):
         known = [name.strip("'") for name in str(context["expected"]).replace(" or ", ", ").split(", ")]
         return nearest(got, known) if nearest(got, known).startswith("did") else ""
@@ -100,13 +101,13 @@ def _hint(kind: str, got: Any, context: dict[str, Any], section: type, path: Pat
         try:
             float(bare)
         except ValueError:
-            return _doc(section, path)
+            return ""
         return f"write {bare}, with no quotes or marks in it"
     if kind in ("tuple_type", "list_type") and isinstance(got, str | int | float):
         return f"write [{shown(got).strip(chr(39))}]"
     if kind == "int_from_float":
         return "write it without a fraction"
-    return _doc(section, path)
+    return ""
 
 
 def _doc(section: type, path: Path) -> str:

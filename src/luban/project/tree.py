@@ -68,9 +68,9 @@ class Tree:
                 break
         return dotted(path)
 
-    def problem(self, path: Path, got: str, wanted: str, hint: str = "") -> Problem:
+    def problem(self, path: Path, got: str, wanted: str, hint: str = "", means: str = "") -> Problem:
         """Return a problem at the place of a value."""
-        return Problem(where=self.where(path), got=got, wanted=wanted, line=self.line(path), hint=hint)
+        return Problem(self.where(path), got, wanted, self.line(path), hint, means)
 
     def get(self, path: Path) -> Any:
         """Return the value at a path; None where there is none."""

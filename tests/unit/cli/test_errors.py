@@ -15,7 +15,7 @@ from luban.errors import BelowGate, CorruptBundle, DataError, LubanError, Missin
 
 PROBLEMS = [
     Problem("train.epochs", "'three'", "a number above 0", line=7, hint="did you mean 3?"),
-    Problem("data.train", "'评论.csv'", "a file or folder that is there"),
+    Problem("data.train", "'评论.csv'", "a file or folder that is there", means="Rows to learn from"),
 ]
 
 
@@ -31,6 +31,7 @@ def test_every_problem_is_told_with_place_line_and_mend(capsys: pytest.CaptureFi
         "    fix: did you mean 3?",
         "  data.train",
         "    got '评论.csv', wanted a file or folder that is there",
+        "    means: Rows to learn from",
         "  fix: see the reference",
     ]
 

@@ -187,6 +187,11 @@ class TestProblems:
         assert hints["learning_rate"] == "it belongs in train.learning_rate"
         assert found["max_length"].wanted == "at least 8"
 
+    def test_what_a_setting_means_is_no_fix(self) -> None:
+        found = problems(SMALL + "train: {epochs: abc}")["train.epochs"]
+        assert (found.hint, found.means) == ("", "Passes over the training rows")
+        assert str(found).endswith("wanted a number. It means: Passes over the training rows")
+
     def test_problems_stand_in_the_order_of_the_file(self) -> None:
         with pytest.raises(ProjectError) as caught:
             parse(EVERYTHING_WRONG, root=Path())

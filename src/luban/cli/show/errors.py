@@ -139,7 +139,7 @@ def _say(show: Show, text: str) -> None:
 
 
 def _problem(show: Show, problem: Problem) -> None:
-    """Print one problem: the place, then what was found and wanted, then the mend."""
+    """Print one problem: the place, then what was found and wanted, then the mend, and what the setting means."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -151,3 +151,5 @@ def _problem(show: Show, problem: Problem) -> None:
     show.tell(Padding(said, (0, 0, 0, 4)))
     if problem.hint:
         show.tell(Padding(Text.assemble(("fix: ", "cyan"), words.safe(problem.hint)), (0, 0, 0, 4)))
+    if problem.means:
+        show.tell(Padding(Text.assemble(("means: ", "dim"), words.safe(problem.means)), (0, 0, 0, 4)))
