@@ -15,6 +15,7 @@ _TASKS = {
     "classify": "Gives a text one of its labels",
     "tag": "Finds stretches of a text and names them",
 }
+_DIGESTS = {"data": "the rows of training, validation and test"}
 _LANGUAGES = {"en": "English", "zh": "Chinese"}
 
 
@@ -105,7 +106,7 @@ def _data(report: Report, project: Mapping[str, Any]) -> str:
         split = data["split"]
         lines.append(f"- {' and '.join(missing)} rows are split off ({split['by']}, seed {split['seed']})")
     lines.append(f"- cleaning: {', '.join(data['clean']) or 'none'}")
-    lines += [f"- digest of {what}: `{digest}`" for what, digest in sorted(report.digests.items())]
+    lines += [f"- digest of {_DIGESTS.get(what, what)}: `{digest}`" for what, digest in sorted(report.digests.items())]
     return "## Data\n\n" + "\n".join(lines)
 
 

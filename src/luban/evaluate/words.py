@@ -243,7 +243,7 @@ _TABLE: dict[str, tuple[str, str]] = {
     ),
     "data.title": ("Data and settings", "数据与设置"),
     "data.digests": ("What was measured, by SHA-256", "测的是什么（SHA-256）"),
-    "digest.data": ("test data", "测试数据"),
+    "digest.data": ("data", "数据"),
     "digest.project": ("project", "项目"),
     "digest.graph": ("graph", "计算图"),
     "data.calibration": ("Calibration", "校准"),

@@ -145,7 +145,8 @@ def test_card_tells_use_limits_scores_data_and_base(classifier: Made) -> None:
     text = (classifier.folder / seal.CARD).read_text("utf-8")
     wanted = (
         "# made", "3 labels", "English and Chinese", "0.9000 [0.8000, 0.9500]", "baseline: majority", "train.csv",
-        "at most 40 tokens", "fewer than 20 rows for: card lost", "digest of data", "licence",
+        "at most 40 tokens", "fewer than 20 rows for: card lost", "licence",
+        f"digest of the rows of training, validation and test: `{'d' * 64}`",
     )  # fmt: skip
     assert [told for told in wanted if told not in text] == []
 

@@ -194,6 +194,7 @@ def test_the_same_report_gives_the_same_bytes_and_comes_back_from_json(rows: dic
     assert set(value["scores"]["accuracy"]) == {"value", "low", "high", "n"}
     assert set(value["baselines"]["majority"]["accuracy"]) == {"value", "low", "high", "n"}
     assert value["digests"]["data"] == "ab" * 32
+    assert f"- data: {'ab' * 32}" in (tmp_path / "one" / "report.md").read_text("utf-8")
     again = render.from_json(value)
     assert render.to_html(again) == (tmp_path / "one" / "report.html").read_text("utf-8")
 
