@@ -11,7 +11,6 @@ import locale
 import os
 import platform
 import shutil
-import sqlite3
 import sys
 import tempfile
 import time
@@ -29,8 +28,6 @@ from luban.records import Finding
 
 BF16_PAYS_FROM = 1.2
 """bf16 is worth its rounding where its products are this many times as fast as those of fp32."""
-SAFE_SQLITE = (3, 51, 3)
-"""From here on, write-ahead logging can't be corrupted by a checkpoint that resets the log while another starts."""
 _GEMM_SIZES = (256, 1024)
 _GEMM_SECONDS = 0.25
 _SLOW_GFLOPS = 10.0
@@ -143,7 +140,6 @@ def findings() -> list[Finding]:
         _python(),
         *_packages(),
         _pip(),
-        _sqlite(),
         _disk(packaged.cache_folder()),
         *_hardware(machine()),
         _arithmetic(),
@@ -206,22 +202,6 @@ def _pip() -> Finding:
     return Finding(
         "pip", "WARN", "pip is not here, and bases that packages ship are fetched with it", "python -m ensurepip"
     )
-
-
-def _sqlite() -> Finding:
-    version, source = sqlite3.sqlite_version, "Python's own SQLite"
-    if importlib.util.find_spec("pysqlite3"):
-        version, source = str(importlib.import_module("pysqlite3").sqlite_version), "SQLite of pysqlite3"
-    facts = {"version": version}
-    if tuple(map(int, version.split("."))) >= SAFE_SQLITE:
-        return Finding("sqlite", "PASS", f"{source} is {version}", facts=facts)
-    wanted = ".".join(map(str, SAFE_SQLITE))
-    return Finding(
-        "sqlite", "WARN",
-        f"{source} is {version}: below {wanted} a write-ahead log can, rarely, corrupt its database. Files and bundles "
-        "are not concerned; a database that many processes write to is",
-        "pip install pysqlite3", facts=facts,
-    )  # fmt: skip
 
 
 def _disk(cache_folder: Path) -> Finding:
