@@ -191,7 +191,8 @@ def test_a_file_is_answered_row_by_row_and_a_text_alike(either: Shop, tmp_path: 
 def test_lines_of_stdin_are_answered_one_by_one(either: Shop) -> None:
     done = luban(either.folder, "predict", stdin="my card is great\r\n我的卡还没到\n\n".encode())
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["my card is great", "我的卡还没到", ""]
-    assert done.stderr == ""
+    assert done.stderr == "warning: 1 blank text answered like any other; the answer says nothing\n"
+    assert luban(either.folder, "predict", stdin=b"my card is great\n").stderr == ""
 
 
 def test_a_slow_writer_gets_each_answer_at_once(english: Shop) -> None:
