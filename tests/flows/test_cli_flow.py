@@ -279,6 +279,15 @@ def test_a_bundle_is_judged_on_other_rows(english: Shop, tmp_path: Path) -> None
     assert (tmp_path / "judged" / "report.html").is_file()
 
 
+def test_a_report_is_not_begun_where_a_file_stands(english: Shop, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("x")
+    for out in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        done = luban(english.folder, "evaluate", "--data", "reviews.csv", "-o", str(out))
+        assert done.returncode == codes(Conflict).exit
+        assert "taken is a file, not a folder" in done.stderr and "fix: " in done.stderr
+        assert "answering" not in done.stderr
+
+
 def test_a_finished_bundle_is_packaged_for_others(either: Shop, tmp_path: Path) -> None:
     done = luban(either.folder, "export", "--for", "onnx", "-o", str(tmp_path / "it"))
     assert done.returncode == 0, done.stderr

@@ -125,7 +125,8 @@ def _opened(engine: Engine, input: Path, text: str) -> tuple[Iterator[pa.RecordB
     from luban.data.raw import Named
     from luban.data.read import stream
 
-    batches = stream(input, Named(text, ""), engine.task.kind, ROWS_PER_CHUNK, labelled=False)
+    names = Named(text, "", text_setting="--column")
+    batches = stream(input, names, engine.task.kind, ROWS_PER_CHUNK, labelled=False)
     # From here on the file is known to be there and of a kind that can be read.
     return batches, _Scan.of(input) if input.is_file() else _Scan("", 0)
 
@@ -312,7 +313,9 @@ class _Counter:
         )  # fmt: skip
 
     def warn(self) -> None:
-        """Warn of blank texts, once all rows are read."""
+        """Warn of blank texts, or of no rows at all, once all rows are read."""
+        if not max(self.done, self.resumed):
+            _log.warning("%s: 0 rows answered, for there are none in it", self._input)
         if self.blank:
             _log.warning("%s: %s", self._input, blank_texts(self.blank))
 

@@ -154,7 +154,8 @@ class _Reader:
                 continue
             known = list(raw.columns)[:40]
             problems.append(Problem(
-                f"{self.source.path}, data.{what}", f"{name!r}, which is no column", "a column of the file",
+                f"{self.source.path}, {getattr(self.section, f'{what}_setting', f'data.{what}')}",
+                f"{name!r}, which is no column", "a column of the file",
                 hint=did_you_mean(name, known) or "the file has no columns",
             ))  # fmt: skip
         if problems:

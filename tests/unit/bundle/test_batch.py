@@ -295,6 +295,25 @@ def test_numbers_are_texts_as_in_training(engine: Engine, tmp_path: Path) -> Non
     assert [row["text"] for row in found] == ["5", "2", "2.5", "true"]
 
 
+def test_a_file_without_rows_says_so(engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = tmp_path / "new.csv"
+    source.write_text("id,text\n", "utf-8")
+    with caplog.at_level(logging.WARNING):
+        assert list(answer_file(engine, source)) == []
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{source}: 0 rows answered, for there are none in it"
+    ]
+    source.write_bytes(b"")
+    with pytest.raises(DataError, match=r"got an empty file, wanted rows$"):
+        list(answer_file(engine, source))
+
+
+def test_a_column_that_is_not_there_is_blamed_on_the_option(engine: Engine, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "new.jsonl", rows_of(3))
+    with pytest.raises(DataError, match=r"new\.jsonl, --column: got 'nope', which is no column"):
+        predict_file(engine, source, None, text="nope")
+
+
 def test_what_can_not_be_written_is_refused_before_anything_is_read(engine: Engine, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "new.jsonl", rows_of(3))
     with pytest.raises(Conflict, match=r"\.docx"):
