@@ -206,7 +206,9 @@ def survey(folder: Path) -> dict[str, Any]:
         CorruptBundle: as `verify`, but for contents that changed and kept their size.
     """
     if not (folder / MANIFEST).is_file():
-        raise NotFound(f"{folder} holds no {MANIFEST}", hint="name the sealed folder itself, e.g. runs/NAME/bundle")
+        found = f"holds no {MANIFEST}" if folder.is_dir() else "is a file, not a folder"
+        said = f"{folder} {found}" if folder.exists() else f"{folder}: no such folder"
+        raise NotFound(said, hint="name the sealed folder itself, e.g. runs/NAME/bundle")
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise CorruptBundle(f"{folder / MANIFEST} does not list files", hint=_MEND)

@@ -9,6 +9,7 @@ import os
 import pty
 import random
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -191,7 +192,8 @@ def test_a_file_is_answered_row_by_row_and_a_text_alike(either: Shop, tmp_path: 
 def test_lines_of_stdin_are_answered_one_by_one(either: Shop) -> None:
     done = luban(either.folder, "predict", stdin="my card is great\r\n我的卡还没到\n\n".encode())
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["my card is great", "我的卡还没到", ""]
-    assert done.stderr == ""
+    assert done.stderr == "warning: 1 blank text answered like any other; the answer says nothing\n"
+    assert luban(either.folder, "predict", stdin=b"my card is great\n").stderr == ""
 
 
 def test_a_slow_writer_gets_each_answer_at_once(english: Shop) -> None:
@@ -231,8 +233,31 @@ def test_a_reader_who_has_had_enough_ends_the_command_quietly(english: Shop, tmp
         assert json.loads(going.stdout.readline())["review"]
         going.stdout.close()
         told = going.stderr.read()
-        assert going.wait(timeout=60) == 1
+        assert going.wait(timeout=60) == 0
     assert told == b""
+
+
+def test_a_closed_pipe_fails_no_script_that_looks_at_every_exit_code(english: Shop, tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("my card is great\n" * 20_000, "utf-8")
+    python = f"{shlex.quote(sys.executable)} -m luban.cli.main predict"
+    many = shlex.quote(str(tmp_path / "many.txt"))
+    for line in (f"{python} {many} --quiet | head -1", f"cat {many} | {python} | head -1 >&2"):
+        told = subprocess.run(["bash", "-c", f"set -o pipefail; {line}; echo ${{PIPESTATUS[@]}}"], cwd=english.folder,
+                              capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
+        assert "luban" not in told.stderr and "Error" not in told.stderr
+        # `cat` itself dies of the closed pipe.
+        assert told.stdout.splitlines()[-1].split()[-2:] == ["0", "0"], told
+
+
+def test_work_that_a_closed_pipe_cut_short_is_not_said_to_be_done(english: Shop, tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("my card is great\n" * 20_000, "utf-8")
+    command = [*LUBAN, "predict", str(tmp_path / "many.txt"), "-o", str(tmp_path / "answers.jsonl"), "--json"]
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with open(theirs, "wb") as closed:
+        done = subprocess.run(command, cwd=english.folder, stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1 and done.stderr == b""
+    assert not (tmp_path / "answers.jsonl").exists()
 
 
 def test_a_stranger_s_options_are_refused_with_a_reason(english: Shop) -> None:
@@ -252,6 +277,15 @@ def test_a_bundle_is_judged_on_other_rows(english: Shop, tmp_path: Path) -> None
     report = json.loads((tmp_path / "judged" / "report.json").read_text("utf-8"))
     assert report["scores"]["accuracy"] == found["scores"]["accuracy"]
     assert (tmp_path / "judged" / "report.html").is_file()
+
+
+def test_a_report_is_not_begun_where_a_file_stands(english: Shop, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("x")
+    for out in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        done = luban(english.folder, "evaluate", "--data", "reviews.csv", "-o", str(out))
+        assert done.returncode == codes(Conflict).exit
+        assert "taken is a file, not a folder" in done.stderr and "fix: " in done.stderr
+        assert "answering" not in done.stderr
 
 
 def test_a_finished_bundle_is_packaged_for_others(either: Shop, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from. Chunks are the same then, so that the bytes are too.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ ROWS_PER_CHUNK = 1024
 """Rows that are sorted by length and answered together. More would save little padding, and delay progress."""
 DECIMALS = 6
 """Digits of a probability behind the point."""
+_log = logging.getLogger(__name__)
 _META = "meta."
 _BLOCK_BYTES = 1 << 20
 
@@ -49,6 +51,8 @@ class Predicted:
     output: Path | None
     abstained: int
     """Rows answered by this call without a label, or without an entity."""
+    blank: int = 0
+    """Rows of the file whose text is empty or white space; they are answered, with a warning at the end."""
     answers: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     """The rows themselves, where no output was named."""
 
@@ -78,7 +82,8 @@ def predict_file(
         on_progress: told how far it has come.
 
     Raises:
-        DataError: the input can't be read, with every problem in it; no output is left then.
+        DataError: the input can't be read, or rows have no text (null, or no such key), with every problem in it; no
+            output is left then.
         Conflict: the output is the input, has an ending that can't be written, or is being written by another process.
     """
     input = Path(input)
@@ -87,7 +92,7 @@ def predict_file(
         raise Conflict(f"{output} is the input too", hint="name another output")
     batches, source = _opened(engine, input, text)
     columns = _Columns(engine, text, scores, Path(output).suffix.lower() if output is not None else ".jsonl")
-    count = _Counter(on_progress or (lambda _: None), source.n_rows)
+    count = _Counter(input, on_progress or (lambda _: None), source.n_rows)
     if output is None:
         answers = [row for rows in _answer(engine, batches, columns, count, skip=0) for row in rows]
         return count.predicted(None, answers)
@@ -107,19 +112,21 @@ def answer_file(
     """Yield the rows that `predict_file` would write as JSON lines, some at a time, as they are answered.
 
     Raises:
-        DataError: the input can't be read; what was yielded by then stays true.
+        DataError: as `predict_file`; what was yielded by then stays true.
     """
     text = text or engine.text_column
     batches, source = _opened(engine, Path(input), text)
-    count = _Counter(on_progress or (lambda _: None), source.n_rows)
+    count = _Counter(Path(input), on_progress or (lambda _: None), source.n_rows)
     yield from _answer(engine, batches, _Columns(engine, text, scores, ".jsonl"), count, skip=0)
+    count.warn()
 
 
 def _opened(engine: Engine, input: Path, text: str) -> tuple[Iterator[pa.RecordBatch], _Scan]:
     from luban.data.raw import Named
     from luban.data.read import stream
 
-    batches = stream(input, Named(text, ""), engine.task.kind, ROWS_PER_CHUNK, labelled=False)
+    names = Named(text, "", text_setting="--column")
+    batches = stream(input, names, engine.task.kind, ROWS_PER_CHUNK, labelled=False)
     # From here on the file is known to be there and of a kind that can be read.
     return batches, _Scan.of(input) if input.is_file() else _Scan("", 0)
 
@@ -174,9 +181,10 @@ def _answer(
     def chunks() -> Iterator[list[Any]]:
         for number, batch in enumerate(_rechunk(batches)):
             columns.check(batch.schema.names)
+            texts = batch.column("text").to_pylist()
+            count.blank += sum(not text.strip() for text in texts)
             if number < skip:
                 continue
-            texts = batch.column("text").to_pylist()
             tokens = batch.column("tokens").to_pylist() if "tokens" in batch.schema.names else [None] * len(texts)
             begun.append((number, batch, texts))
             yield [row if units is None else units for units, row in zip(tokens, texts, strict=True)]
@@ -203,6 +211,11 @@ def _rechunk(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
             waiting = [table.slice(ROWS_PER_CHUNK)] if n_rows else []
     if n_rows:
         yield pa.concat_tables(waiting, promote_options="permissive")
+
+
+def blank_texts(n: int) -> str:
+    """Return the warning that `n` texts are blank."""
+    return f"{n:,} blank text{'' if n == 1 else 's'} answered like any other; the answer says nothing"
 
 
 class _Columns:
@@ -271,13 +284,15 @@ class _Columns:
 class _Counter:
     """Counts rows and tells of progress."""
 
-    def __init__(self, on_progress: Callable[[Progress], None], total: int) -> None:
+    def __init__(self, input: Path, on_progress: Callable[[Progress], None], total: int) -> None:
+        self._input = input
         self._on_progress = on_progress
         self._total = total
         self._started = time.monotonic()
         self.resumed = 0
         self.done = 0
         self.abstained = 0
+        self.blank = 0
 
     def add(self, done: int, predictions: Sequence[Prediction]) -> None:
         """Take note that `done` rows of the file are answered, these predictions the last of them."""
@@ -289,12 +304,20 @@ class _Counter:
         self._on_progress(Progress("predict", "answering", done=done, total=total, rate=rate, left_s=left))
 
     def predicted(self, output: Path | None, answers: Sequence[Mapping[str, Any]]) -> Predicted:
-        """Return the summary."""
+        """Return the summary, and warn of what it should not hold."""
+        self.warn()
         self.done = max(self.done, self.resumed)
         return Predicted(
             rows=self.done, resumed=self.resumed, seconds=time.monotonic() - self._started, rows_per_s=self._rate(),
-            output=output, abstained=self.abstained, answers=answers,
+            output=output, abstained=self.abstained, blank=self.blank, answers=answers,
         )  # fmt: skip
+
+    def warn(self) -> None:
+        """Warn of blank texts, or of no rows at all, once all rows are read."""
+        if not max(self.done, self.resumed):
+            _log.warning("%s: 0 rows answered, for there are none in it", self._input)
+        if self.blank:
+            _log.warning("%s: %s", self._input, blank_texts(self.blank))
 
     def _rate(self) -> float:
         return max(0, self.done - self.resumed) / max(time.monotonic() - self._started, 1e-9)

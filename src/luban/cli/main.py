@@ -43,8 +43,23 @@ luban predict new.jsonl -o answers.jsonl
 """
 
 
+class _ReaderLeftError(Exception):
+    """Nobody reads stdout any more; of a BrokenPipeError click would make exit code 1 by itself."""
+
+
 class Commands(click.Group):
     """The group of all commands, none of them imported before it is asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command.
+
+        Raises:
+            _ReaderLeftError: in place of BrokenPipeError.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderLeftError from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of use."""
@@ -102,10 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         exit_code = _guarded(show, arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read the answers has had enough. What is still buffered must not fail at the interpreter's end.
+    except (BrokenPipeError, _ReaderLeftError):
+        # Whoever read the answers has had enough, and that is no failure, unless work was cut short that leaves
+        # something on disk. What is still buffered must not fail at the interpreter's end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        exit_code = 1
+        exit_code = 1 if show.at_work else 0
     return exit_code
 
 
@@ -120,7 +136,7 @@ def _guarded(show: Show, arguments: list[str]) -> int:
         return errors.tell_interrupted(show, goes_on=show.goes_on)
     except LubanError as error:
         return errors.tell(show, error)
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderLeftError):
         raise
     except OSError as error:
         return errors.tell_system(show, error)

@@ -43,7 +43,7 @@ def _json_rows(source: Source) -> Iterator[tuple[int, Any]]:
             yield from _array_items(source, file, buffer)
             return
     try:
-        value = json.loads(decode_all(source.path))
+        value = json.loads(decode_all(source.path).rstrip())  # an early end is on the last line that holds something
     except json.JSONDecodeError as error:
         got = f"{error.msg} at column {error.colno}"
         raise fault(str(source.path), got, "JSON", line=error.lineno) from error

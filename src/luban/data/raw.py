@@ -35,6 +35,8 @@ class Named:
     text: str
     label: str
     separator: str | None = None
+    text_setting: str = "data.text"
+    """Where the user says what the text's column is called, as an error names it."""
 
 
 @dataclass

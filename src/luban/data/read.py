@@ -37,7 +37,8 @@ def read(path: Path | str, section: Names, task: str, *, labelled: bool = True) 
         path: a file, or a folder with one folder a class.
         section: names the columns and the separator of labels, e.g. a project's `data` section.
         task: `tag` for tokens and tags; every other kind of task has labels.
-        labelled: False reads texts alone: no label is looked for, and none is wanted.
+        labelled: False reads texts alone: no label is looked for, and none is wanted. A row without a text (null, or no
+            such key) is malformed then, since there is nothing to answer; an empty cell of a table is a blank text.
 
     Returns:
         The rows in the form that `Dataset` describes; `row` is the line in the file (csv, tsv, jsonl, xlsx, CoNLL), or
@@ -153,7 +154,8 @@ class _Reader:
                 continue
             known = list(raw.columns)[:40]
             problems.append(Problem(
-                f"{self.source.path}, data.{what}", f"{name!r}, which is no column", "a column of the file",
+                f"{self.source.path}, {getattr(self.section, f'{what}_setting', f'data.{what}')}",
+                f"{name!r}, which is no column", "a column of the file",
                 hint=did_you_mean(name, known) or "the file has no columns",
             ))  # fmt: skip
         if problems:
@@ -165,9 +167,9 @@ class _Reader:
         found_labels: list[list[str] | None] = []
         for row, text, label in zip(rows, texts, labels, strict=True):
             try:
-                found_texts.append(_text(text))
+                found_texts.append(self._text(text))
             except Misfit as error:
-                self._misfit(row, self._names[0] if self._names else "", error)
+                self._misfit(row, self._text_name(), error)
             if not self.labelled:
                 continue
             try:
@@ -178,6 +180,13 @@ class _Reader:
             except Misfit as error:
                 self._misfit(row, self._label_name(), error)
         return {"text": found_texts, "labels": found_labels} if self.labelled else {"text": found_texts}
+
+    def _text(self, value: Any) -> str:
+        # With labels an absent text is blank, and the checks tell of it. Tables have no other way to write a blank one.
+        if not self.labelled and not self._json_cells and _plain(value) is None:
+            hint = 'give the row a text, or take it out; a blank text, "", is answered'
+            raise Misfit("no text: null, or no such key", "a text", hint)
+        return _text(value)
 
     def _labels(self, value: Any) -> list[str] | None:
         """Return the labels of a cell; None where there is none."""
@@ -208,7 +217,7 @@ class _Reader:
             try:
                 text, tokens, tags = self._row_tags(row, text, label)
             except Misfit as error:
-                self._misfit(row, self._label_name(), error)
+                self._misfit(row, self._label_name() or self._text_name(), error)
                 continue
             found["text"].append(text)
             found["tokens"].append(tokens)
@@ -228,7 +237,7 @@ class _Reader:
             if isinstance(text, list | tuple):
                 tokens = _tokens(text)
                 return units.join(tokens), tokens, []
-            return _text(text), None, []
+            return self._text(text), None, []
         if _absent(label):
             raise Misfit("no tags", "tags or spans", "annotate the row, or take it out")
         if isinstance(text, list | tuple):
@@ -266,6 +275,9 @@ class _Reader:
         if n_mended:
             self.mended.add("tags that went on with no entity now begin one", row, n_mended)
         return bio
+
+    def _text_name(self) -> str:
+        return self._names[0] if self._names else ""
 
     def _label_name(self) -> str:
         return (self._names[1] if self._names else None) or ""

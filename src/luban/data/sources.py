@@ -57,7 +57,7 @@ def _open_file(path: Path) -> Source:
     except OSError as error:
         raise fault(str(path), error.strerror or str(error), "a file that can be read") from error
     if not head:
-        raise fault(str(path), "an empty file", "labelled rows")
+        raise fault(str(path), "an empty file", "rows")
     if head.startswith(b"PAR1"):
         return Source(path, "parquet")
     if head.startswith(b"PK\x03\x04"):
@@ -96,8 +96,10 @@ def _json_kind(sample: str, kind: str) -> str:
     except (ValueError, RecursionError):
         first = None
     if not isinstance(first, dict):
-        # A first line that is broken does not make the file one object: the lines after it tell.
-        return "jsonl" if len(lines) > 1 and lines[1].lstrip().startswith('{"') else "json"
+        # A first line that is broken does not make the file one object: the lines after it tell, or else the name.
+        after = lines[1].lstrip() if len(lines) > 1 else ""
+        is_alone = not after and not lines[2:]
+        return "jsonl" if after.startswith('{"') or (is_alone and kind == "jsonl") else "json"
     return "jsonl" if len(lines) > 1 and lines[1].strip() else _one_line_kind(first, kind)
 
 

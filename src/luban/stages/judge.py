@@ -9,7 +9,7 @@ from typing import Any
 from luban.bundle.engine import Engine
 from luban.bundle.seal import PROJECT
 from luban.data.read import read
-from luban.errors import CorruptBundle, DataError, Problem, did_you_mean
+from luban.errors import Conflict, CorruptBundle, DataError, Problem, did_you_mean
 from luban.evaluate import render, score
 from luban.files import read_json
 from luban.project.schema import DataSection, EvaluateSection
@@ -47,7 +47,10 @@ def judge(
     Raises:
         DataError: the file can't be read, or has labels that the model does not know; all are listed.
         NotFound, CorruptBundle: the bundle can't be used.
+        Conflict: `out` can't be a folder, for a file is there; no row is read then.
     """
+    if out is not None:
+        _want_folder(out)
     engine = Engine.open(bundle, threads=threads)
     settings = read_json(bundle / PROJECT)
     try:
@@ -78,6 +81,12 @@ def judge(
     if out is not None:
         render.write(report, out, evaluation.language)
     return report
+
+
+def _want_folder(out: Path) -> None:
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise Conflict(f"{there} is a file, not a folder", hint="name a folder for the report, there or not: -o DIR")
 
 
 def _want_known(gold: list[Any], engine: Engine, rows: list[int], source: str) -> None:

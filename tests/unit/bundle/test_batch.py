@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -232,6 +233,85 @@ def test_a_malformed_row_is_named_and_leaves_nothing(engine: Engine, tmp_path: P
     with pytest.raises(DataError, match="3001"):
         predict_file(engine, source, tmp_path / "answers.jsonl")
     assert [file.name for file in tmp_path.iterdir()] == ["new.jsonl"]
+
+
+def as_list(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text(json.dumps(rows), "utf-8")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json", "parquet"])
+def test_rows_without_a_text_are_named_and_not_answered(engine: Engine, tmp_path: Path, form: str) -> None:
+    rows: list[dict[str, Any]] = rows_of(1500)
+    rows[3]["text"] = None
+    for row in rows[1400:1425]:
+        del row["text"]
+    source = tmp_path / f"new.{form}"
+    (as_list if form == "json" else WRITERS[form])(source, rows)
+    with pytest.raises(DataError, match="no text") as caught:
+        predict_file(engine, source, tmp_path / "answers.jsonl")
+    assert [file.name for file in tmp_path.iterdir()] == [source.name]
+    places = [problem.line or int(problem.where.split("row ")[1].split(",")[0]) for problem in caught.value.problems]
+    assert caught.value.total == 26 and places == [4, *range(1401, 1420)]
+    assert all(problem.where.startswith(str(source)) for problem in caught.value.problems)
+    with pytest.raises(DataError, match="no text"):
+        list(answer_file(engine, source))
+
+
+def test_one_row_without_a_text_is_refused(engine: Engine, tmp_path: Path) -> None:
+    for row in ({"text": None}, {"text": float("nan")}):
+        with pytest.raises(DataError, match="no text"):
+            predict_file(engine, write_jsonl(tmp_path / "new.jsonl", [row]), None)
+
+
+def test_a_tagger_refuses_a_row_without_a_text(tagger: Made, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "new.jsonl", [{"text": ["北", "京"]}, {"text": "北京"}, {"text": None}])
+    with pytest.raises(DataError, match=r"column 'text' \(line 3\): got no text"):
+        predict_file(Engine.open(tagger.folder), source, None)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "xlsx"])
+def test_blank_texts_are_answered_and_counted_once(
+    engine: Engine, tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows: list[dict[str, Any]] = rows_of(1500)
+    for place, text in ((2, ""), (5, "  "), (1400, "")):
+        rows[place]["text"] = text
+    source = tmp_path / f"new.{form}"
+    WRITERS[form](source, rows)
+    with caplog.at_level(logging.WARNING):
+        done = predict_file(engine, source, tmp_path / "answers.jsonl")
+    assert (done.rows, done.blank) == (1500, 3)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{source}: 3 blank texts answered like any other; the answer says nothing"
+    ]
+    caplog.clear()
+    assert len([row for block in answer_file(engine, source) for row in block]) == 1500
+    assert len(caplog.records) == 1
+
+
+def test_numbers_are_texts_as_in_training(engine: Engine, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "new.jsonl", [{"text": value} for value in (5, 2.0, 2.5, True)])
+    found = predict_file(engine, source, None).answers
+    assert [row["text"] for row in found] == ["5", "2", "2.5", "true"]
+
+
+def test_a_file_without_rows_says_so(engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = tmp_path / "new.csv"
+    source.write_text("id,text\n", "utf-8")
+    with caplog.at_level(logging.WARNING):
+        assert list(answer_file(engine, source)) == []
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{source}: 0 rows answered, for there are none in it"
+    ]
+    source.write_bytes(b"")
+    with pytest.raises(DataError, match=r"got an empty file, wanted rows$"):
+        list(answer_file(engine, source))
+
+
+def test_a_column_that_is_not_there_is_blamed_on_the_option(engine: Engine, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "new.jsonl", rows_of(3))
+    with pytest.raises(DataError, match=r"new\.jsonl, --column: got 'nope', which is no column"):
+        predict_file(engine, source, None, text="nope")
 
 
 def test_what_can_not_be_written_is_refused_before_anything_is_read(engine: Engine, tmp_path: Path) -> None:

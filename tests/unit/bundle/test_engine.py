@@ -252,8 +252,11 @@ def test_what_is_no_bundle_is_said_to_be_none(classifier: Made, tmp_path: Any) -
         luban.load(tmp_path)
     with pytest.raises(NotFound, match="sealed graph, no bundle"):
         luban.load(classifier.folder.with_name("bundle-graph"))
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="nowhere: no such folder"):
         luban.load(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(NotFound, match="file is a file, not a folder"):
+        luban.load(tmp_path / "file")
     with pytest.raises((NotFound, CorruptBundle)):
         Engine.open(tmp_path, check=False)
 

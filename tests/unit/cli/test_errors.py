@@ -36,6 +36,14 @@ def test_every_problem_is_told_with_place_line_and_mend(capsys: pytest.CaptureFi
     ]
 
 
+def test_problems_beyond_those_shown_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    errors.tell(Show(), DataError(PROBLEMS, source="a.csv", total=30))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "error: 30 problems in a.csv" and lines[-1] == "  ... and 28 more"
+    errors.tell(Show(json=True), DataError(PROBLEMS, total=30))
+    assert json.loads(capsys.readouterr().out)["total"] == 30
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -50,6 +50,13 @@ def test_scores_stand_beside_their_intervals_and_baselines() -> None:
     assert lines[-1] == "measured on 3,080 rows; the report has 1 more"
 
 
+def test_without_a_report_it_is_said_how_to_get_one(tmp_path: Path) -> None:
+    lines = drawn(results.judged(report(), tmp_path, None, console(400)))
+    assert "measured on 3,080 rows; `-o DIR` writes a report with 1 more" in lines
+    lines = drawn(results.judged(report(), tmp_path, tmp_path / "judged", console(400)))
+    assert "measured on 3,080 rows; the report has 1 more" in lines
+
+
 def test_entities_are_not_called_rows() -> None:
     lines = drawn(
         results.report(Report("shop", "tag", {"f1": Score(0.9, 0.8, 1, 120)}, {}, {}, {}, {"n_rows": 60}), console(400))

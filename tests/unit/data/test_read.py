@@ -273,6 +273,12 @@ def test_every_malformed_line_of_json_is_named(tmp_path: Path) -> None:
     assert "surrogate" in error.problems[2].got
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_one_broken_line_alone_is_line_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"text": \n', "utf-8")
+    assert [problem.line for problem in problems(tmp_path / name).problems] == [1]
+
+
 def test_no_more_than_twenty_problems_are_told_and_all_are_counted(tmp_path: Path) -> None:
     as_lines(tmp_path / "rows.jsonl", [{"text": "a", "label": None}] * 100)
     error = problems(tmp_path / "rows.jsonl")

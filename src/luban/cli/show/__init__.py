@@ -32,6 +32,8 @@ class Show:
     """No progress."""
     goes_on: bool = False
     """Typed again after it was stopped, the command goes on where it was."""
+    at_work: bool = False
+    """Something is under way, or has failed, that leaves more than what is on stdout."""
 
     @cached_property
     def out(self) -> Console:
@@ -55,6 +57,7 @@ class Show:
         from luban.cli.show import notices, progress
 
         self.goes_on = goes_on
+        self.at_work = not beside_answers
         answers_on_screen = beside_answers and sys.stdout.isatty()
         display: progress.Display
         if self.quiet or answers_on_screen or (self.json and beside_answers):
@@ -67,6 +70,7 @@ class Show:
             display = progress.Lines(self.err)
         with display, notices.heard(display):
             yield display.update
+        self.at_work = False
 
     def give(self, event: str, facts: Mapping[str, Any], draw: Callable[[], RenderableType]) -> None:
         """Give a result: as one JSON line, or drawn for a person."""

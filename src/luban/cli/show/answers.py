@@ -63,12 +63,19 @@ def write(show: Show, bundle: Path, texts: Sequence[str] | Iterator[list[str]], 
         scores: give every label's probability.
         threads: of the matrix products; 0 uses every core.
     """
+    from luban.bundle.batch import blank_texts
     from luban.bundle.engine import Engine
 
     engine = Engine.open(bundle, threads=threads)
     blocks: Iterable[list[str]] = [list(texts)] if isinstance(texts, Sequence) else texts
+    n_blank = 0
     for block in blocks:
         _write_block(show, engine, block, scores)
+        n_blank += sum(not text.strip() for text in block)
+    if n_blank:
+        from luban.cli.show.progress import Silent
+
+        Silent(show.err).note(blank_texts(n_blank))
 
 
 def facts(text: str, prediction: Prediction, task: Task, *, scores: bool) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def tell(show: Show, error: LubanError) -> int:
             "exit": exit_code,
         }
         if problems:
-            facts["problems"] = problems
+            facts |= {"problems": problems, "total": getattr(error, "total", len(problems))}
         if isinstance(error, GateError):
             facts |= {"measured": error.measured, "allowed": error.allowed}
         show.emit("error", facts)
@@ -51,11 +51,14 @@ def tell(show: Show, error: LubanError) -> int:
     from rich.text import Text
 
     if problems:
-        count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+        total = max(len(problems), getattr(error, "total", 0))
+        count = f"{total} problem{'' if total == 1 else 's'}"
         source = getattr(error, "source", "")
         _say(show, f"{count} in {source}" if source else count)
         for problem in problems:
             _problem(show, problem)
+        if total > len(problems):
+            show.tell(Text(f"  ... and {total - len(problems)} more"))
     else:
         _say(show, error.message)
     if error.hint:

@@ -106,8 +106,14 @@ def run(ran: RunResult, console: Console) -> RenderableType:
     return Group(*parts, Text())
 
 
-def report(found: Report, console: Console) -> RenderableType:
-    """Return the scores with their intervals, and what the baselines reach beside them."""
+def report(found: Report, console: Console, *, written: bool = True) -> RenderableType:
+    """Return the scores with their intervals, and what the baselines reach beside them.
+
+    Args:
+        found: the scores.
+        console: its width decides how many baselines there is room for.
+        written: there is a report on disk that has what is left out here.
+    """
     from rich.console import Group
     from rich.text import Text
 
@@ -128,8 +134,9 @@ def report(found: Report, console: Console) -> RenderableType:
     if found.task == "tag":
         measured += f" with {words.count(counted)} entities"
     more = len(found.scores) - len(shown)
-    foot = measured + (f"; the report has {more} more" if more > 0 else "")
-    return Group(table, Text(foot, style="dim"))
+    if more > 0:
+        measured += f"; the report has {more} more" if written else f"; `-o DIR` writes a report with {more} more"
+    return Group(table, Text(measured, style="dim"))
 
 
 def judged(found: Report, bundle: Path, out: Path | None, console: Console) -> RenderableType:
@@ -140,7 +147,7 @@ def judged(found: Report, bundle: Path, out: Path | None, console: Console) -> R
     where = {"bundle": near(bundle)}
     if out is not None:
         where["report"] = near(out / "report.html")
-    return Group(report(found, console), Text(), _pairs(where))
+    return Group(report(found, console, written=out is not None), Text(), _pairs(where))
 
 
 def compressed_facts(made: CompressResult) -> dict[str, Any]:
