@@ -141,7 +141,7 @@ def test_check_tells_of_bad_rows_with_their_place(tmp_path: Path, english: Shop)
     lines[7] = 'a text that has no label,""'
     (tmp_path / "reviews.csv").write_text("\n".join(lines) + "\n", "utf-8")
     (tmp_path / "luban.yaml").write_bytes((english.folder / "luban.yaml").read_bytes())
-    done = luban(tmp_path, "check", "--quick")
+    done = luban(tmp_path, "check", "--quick", "base=minilm-l6")
     assert done.returncode == codes(DataError).exit
     assert "8" in done.stderr + done.stdout
     assert "label" in done.stderr + done.stdout
@@ -402,9 +402,10 @@ def test_findings_fit_the_terminal(chinese: Shop) -> None:
     exit_code, seen = in_terminal(chinese.folder, width, "check", *QUICK)
     assert exit_code == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
-    findings = plain[plain.index("✓ PASS  schema") :].splitlines()
-    assert all(cell_len(line) <= width for line in findings)
-    assert any("PASS" in line for line in findings)
+    findings, _, following = plain[plain.index("✓ PASS  schema") :].partition("next: ")
+    assert following.startswith("luban run "), "a command stays on one line, to be copied"
+    assert all(cell_len(line) <= width for line in findings.splitlines())
+    assert "PASS" in findings
 
 
 def test_bases_and_doctor_answer_programs_and_people(tmp_path: Path) -> None:

@@ -28,11 +28,11 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 
 def test_even_ones_stay(deep: Scene) -> None:
-    for keep, wanted in ((1, [0]), (2, [0, 5]), (3, [0, 2, 5]), (5, [0, 1, 2, 4, 5])):
+    for keep, wanted in ((0, [0, 2, 5]), (1, [0]), (2, [0, 5]), (3, [0, 2, 5]), (5, [0, 1, 2, 4, 5])):
         found = Layers(Options(keep=keep, **PLAIN)).apply(deep.candidate, deep.material)
         assert found.facts["layers"]["kept"] == wanted
         assert found.facts["layers"]["layers_before"] == 6
-        assert found.model.body.config.num_hidden_layers == keep  # type: ignore[union-attr]
+        assert found.model.body.config.num_hidden_layers == len(wanted)  # type: ignore[union-attr]
 
 
 def test_looking_drops_layers_that_do_nothing(deep: Scene) -> None:

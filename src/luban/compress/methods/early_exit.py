@@ -9,6 +9,7 @@ grows by a head; the median text takes the time of the layers below, and the har
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,8 +31,8 @@ WORKS_ON = "model"
 class Options:
     """Settings of the method `early-exit`."""
 
-    after: Annotated[int, Field(ge=1)]
-    """Layers below the early head."""
+    after: Annotated[int, Field(ge=0)] = 0
+    """Layers below the early head; 0 puts it after half of them."""
     max_disagreement: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
     """Share of the validation windows that may leave early with another label than the last layer gives them. About as
     often as not, the early one is right."""
@@ -63,9 +64,9 @@ class EarlyExit:
                 already; or too few texts would leave early.
             TrainError: training could not go on.
         """
-        self._check(candidate, material)
+        after = self._place(candidate, material)
         model = copy.deepcopy(candidate.model)
-        _put(model, self.options.after)
+        _put(model, after)
         assert model.early is not None
         output: Any = model.early.head.output
         surgery.refit(
@@ -77,16 +78,18 @@ class EarlyExit:
         early = self._bound(model, candidate, material)
         facts = {
             **early,
-            "after": self.options.after,
+            "after": after,
             "parameters": surgery.parameters(model),
             "not_smaller": "leaving early spares time, not weights",
             **told,
         }
         return Candidate(model, candidate.processor, {**candidate.facts, "early-exit": facts})
 
-    def _check(self, candidate: Candidate, material: Material) -> None:
+    def _place(self, candidate: Candidate, material: Material) -> int:
+        """Return how many layers stand below the early head; raise as `apply` says."""
         config: Any = candidate.model.body.config
-        n_layers, after = int(config.num_hidden_layers), self.options.after
+        n_layers = int(config.num_hidden_layers)
+        after = self.options.after or math.ceil(n_layers / 2)
         if material.task.per_token or getattr(material.task, "multi_label", False):
             raise LubanError(
                 f"early-exit: the task {material.task.kind} gives several answers to a text, wanted one label each",
@@ -96,6 +99,7 @@ class EarlyExit:
             raise LubanError("early-exit: the model has an early head", hint="name `early-exit` once in a plan")
         if after >= n_layers:
             raise LubanError(f"early-exit: after {after} of {n_layers} layers", hint=f"set after below {n_layers}")
+        return after
 
     def _bound(self, model: TaskModel, candidate: Candidate, material: Material) -> dict[str, Any]:
         """Give the early head a temperature and a bound, and return what it does to the validation windows.
@@ -115,7 +119,7 @@ class EarlyExit:
         sure, leaving = bound(first / wanted, last, self.options.max_disagreement)
         if leaving < self.options.at_least:
             raise LubanError(
-                f"early-exit: {leaving:.0%} of the texts would leave after layer {self.options.after}, wanted "
+                f"early-exit: {leaving:.0%} of the texts would leave after layer {early.after}, wanted "
                 f"{self.options.at_least:.0%} or more",
                 hint="set `after` higher, or leave early-exit out of the plan",
             )

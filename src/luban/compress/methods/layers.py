@@ -6,6 +6,7 @@ Effect of Dropping Layers of Pre-trained Transformer Models").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,8 +28,8 @@ WORKS_ON = "model"
 class Options:
     """Settings of the method `layers`."""
 
-    keep: Annotated[int, Field(ge=1)]
-    """Layers that stay."""
+    keep: Annotated[int, Field(ge=0)] = 0
+    """Layers that stay; 0 keeps half of them."""
     choose: Literal["even", "look"] = "even"
     """Which stay: `even` spreads them from the first to the last; `look` takes away, one by one, the layer without
     which the answers change least."""
@@ -59,7 +60,8 @@ class Layers:
             TrainError: the recovery could not go on.
         """
         config: Any = candidate.model.body.config
-        n_layers, keep = int(config.num_hidden_layers), self.options.keep
+        n_layers = int(config.num_hidden_layers)
+        keep = self.options.keep or math.ceil(n_layers / 2)
         if hasattr(config, "num_hidden_groups"):
             raise LubanError(
                 f"layers: the layers of {type(candidate.model.body).__name__} share their weights, so that none can go",
@@ -70,7 +72,7 @@ class Layers:
         if self.options.choose == "even":
             kept = [int(layer) for layer in np.linspace(0, n_layers - 1, keep).round()]
         else:
-            kept = self._look(candidate, material, n_layers)
+            kept = self._look(candidate, material, n_layers, keep)
         cut = without(candidate.model, kept)
         if self.options.recover_epochs:
             _refit(cut, candidate, material)
@@ -87,7 +89,7 @@ class Layers:
         }
         return Candidate(model, candidate.processor, {**candidate.facts, "layers": facts})
 
-    def _look(self, candidate: Candidate, material: Material, n_layers: int) -> list[int]:
+    def _look(self, candidate: Candidate, material: Material, n_layers: int, keep: int) -> list[int]:
         """Return the layers that stay when that with the least effect is taken away, again and again."""
         from luban.compress.matching import disagreement
 
@@ -97,7 +99,7 @@ class Layers:
         wanted = surgery.answers(candidate.model, batches)
         several = wanted.ndim == 2 and bool(getattr(material.task, "multi_label", False))
         kept = list(range(n_layers))
-        while len(kept) > self.options.keep:
+        while len(kept) > keep:
             changes = {}
             for layer in kept:
                 rest = [other for other in kept if other != layer]
