@@ -331,8 +331,11 @@ def test_without_a_run_predict_says_how_to_get_a_bundle(tmp_path: Path) -> None:
 def test_an_interrupted_run_says_that_it_goes_on_and_does(english: Shop) -> None:
     longer = ["run", "--json", "name=longer", "train.epochs=30", "train.patience=0", "evaluate.baselines=[majority]"]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Where a shell began the tests in the background, interrupts are ignored, and the run would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen([*LUBAN, *longer], cwd=english.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True, encoding="utf-8", env=one_thread) as going:  # fmt: skip
+        signal.signal(signal.SIGINT, before)
         assert going.stdout
         for line in going.stdout:
             if json.loads(line).get("step"):
