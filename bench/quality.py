@@ -204,7 +204,8 @@ def encode_texts(tokenizer: Any, rows: list[Any], labels: list[str], args: argpa
 
 def encode_tags(tokenizer: Any, rows: list[Any], labels: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
     """Tokenise token lists with a label on each token's first piece, as the token-classification example does."""
-    batch = tokenizer([row[args.text] for row in rows], max_length=128, truncation=True, is_split_into_words=True)
+    # The example's window for tags is the base's own; a shorter one would cut entities off.
+    batch = tokenizer([row[args.text] for row in rows], max_length=512, truncation=True, is_split_into_words=True)
     known = {label: index for index, label in enumerate(labels)}
     found = []
     for number, row in enumerate(rows):
