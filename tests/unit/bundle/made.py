@@ -36,6 +36,7 @@ PROJECT: dict[str, Any] = {
         "split": {"by": "stratified", "seed": 13},
     },
     "train": {"adapter": {"kind": "full"}, "epochs": 3.0, "learning_rate": 5e-5, "seed": 13},
+    "evaluate": {"language": "en"},
 }  # fmt: skip
 
 

@@ -159,3 +159,18 @@ def test_card_keeps_odd_labels_in_their_cells(classifier: Made) -> None:
     (line,) = (line for line in text.splitlines() if line.startswith("| refund"))
     assert line.replace("\\|", "").count("|") == 6
     assert "unless its probability is below 0.400" in text
+
+
+def test_card_is_in_the_language_of_the_report(classifier: Made, tagger: Made) -> None:
+    """Both languages tell of the same facts, section by section."""
+    project = {**PROJECT, "evaluate": {"language": "zh"}}
+    for made in (classifier, tagger):
+        facts = files.read_json(made.folder / seal.BUNDLE)
+        english, chinese = (card(facts, report(), Calibration(abstain_below=0.4), one) for one in (PROJECT, project))
+        assert "适用语言：英语、中文" in chinese
+        assert "0.400" in chinese
+        for mark in ("\n## ", "\n- ", "\n| ", "`"):
+            assert chinese.count(mark) >= english.count(mark)
+        assert [line for line in english.splitlines() if line.startswith("| ---")] == [
+            line for line in chinese.splitlines() if line.startswith("| ---")
+        ]
