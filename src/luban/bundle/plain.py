@@ -1,4 +1,4 @@
-"""ONNX graphs in standard operators alone, for tools that know none of ONNX Runtime's own (`com.microsoft`).
+"""ONNX graphs in old standard operators alone, for tools that know none of ONNX Runtime's own (`com.microsoft`).
 
 Each of those is written as what its documentation says that it computes (ONNX Runtime, "Contrib Operators"). Weights in
 blocks of 8 or 4 bits become floats, since no standard operator of the opset multiplies them: the graph grows, and the
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from luban.bundle.graph import MS, Graph, attributes, make_node, plain_norms, split_attention
+from luban.bundle.graph import MS, OPSET, Graph, attributes, make_node, plain_norms, split_attention
 from luban.errors import LubanError
 
 _FLOAT, _INT32 = 1, 6
@@ -24,7 +24,7 @@ _HIDDEN = -10000.0
 
 
 def plain(data: bytes) -> bytes:
-    """Return a graph without ONNX Runtime's own operators; one that has none of them comes back equal.
+    """Return a graph of opset 20 without ONNX Runtime's own operators; one that is so already comes back equal.
 
     Raises:
         LubanError: the graph has one that can't be written otherwise; the message names it.
@@ -41,6 +41,9 @@ def plain(data: bytes) -> bytes:
                 hint=f"package it `--for onnx`, or make the bundle without it; those that can be rewritten: {known}",
             )
         graph.replace(node, write(_Place(graph, node)))
+    for node in [node for node in graph.nodes if node.op_type == "Attention"]:
+        graph.replace(node, _standard_attention(_Place(graph, node)))
+        graph.opset = OPSET
     return graph.serialised()
 
 
@@ -98,18 +101,7 @@ def _attention(it: _Place) -> list[Any]:
             it.add("Add", [part, it.store(f"bias{number}", own)], f"biased{number}")
             for number, (part, own) in enumerate(zip(parts, biases, strict=True))
         ]
-    apart = it.store("apart", np.array([0, 0, it.given["num_heads"], -1], np.int64))
-    orders = ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3))
-    heads = [
-        it.add("Transpose", [it.add("Reshape", [part, apart], f"{name}/apart")], name, perm=list(order))
-        for name, part, order in zip(("query", "key", "value"), parts, orders, strict=True)
-    ]
-    scores = it.add("MatMul", heads[:2], "products")
-    if scale := it.given.get("scale"):
-        scores = it.add("Mul", [scores, it.number("scale", scale)], "scores")
-    else:
-        width = it.add("Cast", [it.add("Shape", [heads[0]], "width/whole", start=3, end=4)], "width", to=_FLOAT)
-        scores = it.add("Div", [scores, it.add("Sqrt", [width], "root")], "scores")
+    scores = _scores(it, parts, it.given["num_heads"])
     if hidden:
         least = it.number("least", it.given.get("mask_filter_value", _HIDDEN))
         shown = it.add("Cast", [hidden], "shown", to=_FLOAT)
@@ -119,10 +111,56 @@ def _attention(it: _Place) -> list[Any]:
         scores = it.add("Add", [scores, wide], "shown/scores")
     if added:
         scores = it.add("Add", [scores, added], "all/scores")
-    mixed = it.add("MatMul", [it.add("Softmax", [scores], "shares", axis=-1), heads[2]], "mixed")
+    return _mixed(it, scores, parts[2], it.given["num_heads"])
+
+
+def _standard_attention(it: _Place) -> list[Any]:
+    """Write the attention of opset 23 over queries, keys and values (B, L, H x D)."""
+    *parts, mask = it.inputs[:4]
+    if any(it.inputs[4:]) or it.given.get("is_causal") or it.given["q_num_heads"] != it.given["kv_num_heads"]:
+        raise it.refuse("a past, keys hidden from the left, or heads that share keys")
+    scores = _scores(it, parts, it.given["q_num_heads"])
+    if mask and _is_boolean(it.graph, mask):
+        scores = it.add("Where", [mask, scores, it.number("least", _HIDDEN)], "shown/scores")
+    elif mask:
+        scores = it.add("Add", [scores, mask], "all/scores")
+    return _mixed(it, scores, parts[2], it.given["q_num_heads"])
+
+
+def _is_boolean(graph: Graph, value: str) -> bool:
+    """Return whether a value is made a boolean, and only shaped after that."""
+    from onnx import TensorProto
+
+    node = graph.maker(value)
+    while node is not None and node.op_type in ("Expand", "Unsqueeze"):
+        node = graph.maker(node.input[0])
+    return node is not None and node.op_type == "Cast" and attributes(node)["to"] == TensorProto.BOOL
+
+
+def _scores(it: _Place, parts: Sequence[str], n_heads: int) -> str:
+    """Write the products of queries and keys (B, H, L, L), scaled."""
+    heads = [_heads(it, parts[0], "query", n_heads), _heads(it, parts[1], "key", n_heads, turned=True)]
+    scores = it.add("MatMul", heads, "products")
+    if scale := it.given.get("scale"):
+        return it.add("Mul", [scores, it.number("scale", scale)], "scores")
+    width = it.add("Cast", [it.add("Shape", [heads[0]], "width/whole", start=3, end=4)], "width", to=_FLOAT)
+    return it.add("Div", [scores, it.add("Sqrt", [width], "root")], "scores")
+
+
+def _mixed(it: _Place, scores: str, value: str, n_heads: int) -> list[Any]:
+    """Write the values mixed by the shares that scores give them, heads side by side again."""
+    heads = _heads(it, value, "value", n_heads)
+    mixed = it.add("MatMul", [it.add("Softmax", [scores], "shares", axis=-1), heads], "mixed")
     back = it.add("Transpose", [mixed], "back", perm=[0, 2, 1, 3])
     it.add("Reshape", [back, it.store("together", np.array([0, 0, -1], np.int64))])
     return it.nodes
+
+
+def _heads(it: _Place, part: str, name: str, n_heads: int, *, turned: bool = False) -> str:
+    """Write (B, L, H x D) as (B, H, L, D), or turned as (B, H, D, L)."""
+    apart = it.store("apart", np.array([0, 0, n_heads, -1], np.int64))
+    order = [0, 2, 3, 1] if turned else [0, 2, 1, 3]
+    return it.add("Transpose", [it.add("Reshape", [part, apart], f"{name}/apart")], name, perm=order)
 
 
 def _gelu(it: _Place) -> list[Any]:

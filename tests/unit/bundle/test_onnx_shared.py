@@ -51,7 +51,7 @@ def ten(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Made]]:
         for number in range(10):
             kind = ("tag", "classify")[number % 3 > 0]
             if number == 2:
-                known = (made[0].folder / onnx_shared.BASE).read_bytes(), {"MultiHeadAttention": 2}
+                known = (made[0].folder / onnx_shared.BASE).read_bytes(), {"Attention": 2}
                 patch.setattr(onnx_shared, "_base_graph", lambda *_, known=known: known)
             labels = LABELS[: 2 + number]
             made.append(adapted(folder / f"task-{number}", base, kind, labels, rank=1 + number % 4, seed=number))

@@ -68,7 +68,7 @@ def write(model: TaskModel, folder: Path, example: Encoded, origin: Origin | Non
     if fed:
         save_file(fed, folder / ADAPTER)
     return {
-        "kind": "onnx-shared", "file": BASE, "head": HEAD, "adapter": ADAPTER if fed else None, "opset": onnx.OPSET,
+        "kind": "onnx-shared", "file": BASE, "head": HEAD, "adapter": ADAPTER if fed else None,
         "inputs": list(INPUTS), "output": onnx.OUTPUT, "fused": fused,
     }  # fmt: skip
 
