@@ -127,12 +127,13 @@ __all__ = [
 ]
 
 
-def load(bundle: str | os.PathLike[str], *, threads: int = 0) -> Engine:
+def load(bundle: str | os.PathLike[str], *, threads: int = 0, remember: int = 0) -> Engine:
     """Open a bundle.
 
     Args:
         bundle: the sealed folder, e.g. `runs/bank-intents/bundle`.
         threads: threads of the matrix products; 0 uses every core.
+        remember: answers that are kept, so that the same text is not answered twice; 0 keeps none.
 
     Raises:
         NotFound: there is no bundle.
@@ -142,7 +143,7 @@ def load(bundle: str | os.PathLike[str], *, threads: int = 0) -> Engine:
 
     from luban.bundle.engine import Engine
 
-    return Engine.open(Path(bundle), threads=threads)
+    return Engine.open(Path(bundle), threads=threads, remember=remember)
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,7 @@ import numpy as np
 
 from luban import files
 from luban.bundle import passes, runtimes, seal
+from luban.bundle.memory import Memory
 from luban.bundle.reference import reference
 from luban.errors import BadRequest
 from luban.models.processor import Processor
@@ -61,9 +62,11 @@ class Engine:
     """SHA-256 of the bundle; empty before it is sealed."""
     text_column: str = "text"
     """Column that held the text in the data which the model was trained with."""
+    memory: Memory | None = None
+    """Answers of `predict` that need not be made again."""
 
     @classmethod
-    def open(cls, folder: Path | str, threads: int = 0, check: bool = True) -> Engine:
+    def open(cls, folder: Path | str, threads: int = 0, check: bool = True, remember: int = 0) -> Engine:
         """Open a bundle.
 
         Args:
@@ -71,6 +74,7 @@ class Engine:
             threads: threads of the matrix products; 0 uses every core.
             check: compare every file with the manifest, while the graph is opened. Without it, a bundle that was
                 damaged answers something, or fails somewhere.
+            remember: answers of `predict` that are kept, so that the same row is not answered twice; 0 keeps none.
 
         Raises:
             NotFound: the folder is no bundle.
@@ -93,6 +97,7 @@ class Engine:
         return cls(
             name=parts.bundle.name, task=parts.task, processor=processor, runner=runner,
             calibration=parts.calibration, facts=parts.facts, digest=parts.bundle.digest, text_column=parts.text_column,
+            memory=Memory(remember) if remember > 0 else None,
         )  # fmt: skip
 
     @property
@@ -101,8 +106,8 @@ class Engine:
         return self.task.labels
 
     def calibrated(self, calibration: Calibration) -> Engine:
-        """Return the same engine with another calibration; model and processor are shared."""
-        return dataclasses.replace(self, calibration=calibration)
+        """Return the same engine with another calibration and no memory; model and processor are shared."""
+        return dataclasses.replace(self, calibration=calibration, memory=None)
 
     def predict(self, rows: Sequence[Any]) -> list[Prediction]:
         """Answer rows, each a text, or for tagging a text or a list of tokens.
@@ -116,6 +121,9 @@ class Engine:
         rows = self._checked(rows)
         if not rows:
             return []
+        return self._answered(rows) if self.memory is None else self.memory.answer(rows, self._answered)
+
+    def _answered(self, rows: Sequence[Any]) -> list[Prediction]:
         encoded = self.task.encode(rows, self.processor)
         return self.task.decode(self.logits(encoded), encoded, rows, self.calibration, self.facts)
 
