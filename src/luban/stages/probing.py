@@ -17,6 +17,7 @@ from luban.records import Calibration, Encoded, Prediction
 from luban.stages.places import DATA, PROBE
 from luban.stages.record import Run, code_digest, digest_of
 from luban.tasks import Task
+from luban.train.weights import targets_of
 
 MAX_ROWS = 20_000
 """Training rows that the probe is fitted on, at most."""
@@ -112,15 +113,6 @@ def _work(run: Run, splits: Splits, base: BaseFolder, task: Task, processor: Pro
 
 def _count_on(count: Callable[[int], None], before: int, n: int) -> None:
     count(before + n)
-
-
-def targets_of(encoded: Encoded, task: Task) -> np.ndarray:
-    """Return the targets of windows, or of the tokens at which units begin."""
-    assert encoded.targets is not None
-    if not task.per_token:
-        return encoded.targets
-    assert encoded.units is not None
-    return encoded.targets[encoded.units >= 0]
 
 
 def predict(logits: np.ndarray, encoded: Encoded, table: Any, task: Task) -> list[Prediction]:

@@ -8,8 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from luban.data.split import Splits
 from luban.files import digest_json
 from luban.models import checkpoint
@@ -17,10 +15,10 @@ from luban.models.facts import BaseFolder
 from luban.models.heads import TaskModel
 from luban.models.processor import Processor
 from luban.project import lock
-from luban.records import Calibration, Encoded
+from luban.records import Calibration
 from luban.stages.parts import task_json
 from luban.stages.places import CHECKPOINT, DATA, STATES
-from luban.stages.probing import Probed, targets_of
+from luban.stages.probing import Probed
 from luban.stages.record import Run, StepLog, code_digest, digest_of
 from luban.tasks import Task
 
@@ -96,7 +94,6 @@ def _work(
         layers=layers, embeddings=embeddings, pad_id=processor.pad_id, folder=run.folder / STATES, plan=plan,
         measure=measure, keep=keep,
         objectives=[make_objective(plugin.kind, dict(plugin.options), task) for plugin in settings.objectives],
-        class_weights=class_weights(rows, task, settings.class_weights),
     )  # fmt: skip
     trackers = [make_tracker(plugin.kind, dict(plugin.options), run.folder) for plugin in settings.trackers]
     log, started, last = StepLog(run.folder), time.monotonic(), None
@@ -119,18 +116,3 @@ def _work(
     shutil.rmtree(run.folder / STATES, ignore_errors=True)
     seconds = time.monotonic() - started
     return {"steps": last.step if last else training.n_steps, "seconds": round(seconds, 1), "best": training.best}
-
-
-def class_weights(rows: Encoded, task: Task, how: str) -> np.ndarray | None:
-    """Return (K,) weights of labels from their counts in the training rows, with mean 1 over the rows; or None."""
-    if how == "none":
-        return None
-    targets = targets_of(rows, task)
-    if targets.ndim == 2:
-        counts = targets.sum(0)
-        weights = (len(targets) - counts + 1) / (counts + 1)
-        return np.asarray(np.sqrt(weights) if how == "sqrt" else weights, np.float32)
-    counts = np.bincount(targets[targets >= 0], minlength=task.n_outputs).astype(np.float64)
-    weights = 1.0 / np.maximum(counts, 1.0)
-    weights = np.sqrt(weights) if how == "sqrt" else weights
-    return np.asarray(weights * counts.sum() / np.maximum((weights * counts).sum(), 1e-12), np.float32)

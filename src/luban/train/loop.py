@@ -26,6 +26,7 @@ from luban.train import dropout, optimise, resume
 from luban.train.batching import plan_epoch
 from luban.train.forward import batches
 from luban.train.watch import LossWatch, judge
+from luban.train.weights import class_weights
 
 AFTER_DIVERGENCE = 0.3
 """What the rates are multiplied by after going back to the last good state."""
@@ -50,7 +51,6 @@ class Training:
         measure: Callable[[TaskModel], Mapping[str, float]],
         keep: Callable[[TaskModel], None],
         objectives: Sequence[Objective] = (),
-        class_weights: np.ndarray | None = None,
     ) -> None:
         """Store what the run is made of.
 
@@ -67,7 +67,6 @@ class Training:
             measure: returns validation scores; called with the model in evaluation mode.
             keep: called whenever the scores are the best so far, to save the model.
             objectives: change the loss, one after the other.
-            class_weights: (K,) weight of each label in the loss.
         """
         from accelerate import Accelerator
 
@@ -78,7 +77,8 @@ class Training:
         self.device = self.accelerator.device
         optimise.freeze(model.body, embeddings, layers, settings)
         self.noise = dropout.install(model, model.body) if self.device.type == "cpu" else None
-        self.weights = None if class_weights is None else torch.tensor(class_weights, device=self.device)
+        weights = class_weights(rows, task, settings.class_weights)
+        self.weights = None if weights is None else torch.tensor(weights, device=self.device)
         parameter_groups = optimise.groups(model.body, model.head, layers, settings)
         self.prepared, self.optimizer = self.accelerator.prepare(model, optimise.make(settings, parameter_groups))
         trained = [p for p in model.parameters() if p.requires_grad]

@@ -46,6 +46,24 @@ def test_answers_come_nearer(kind: str, tmp_path_factory: pytest.TempPathFactory
     assert "not how many" in facts["not_smaller"]
 
 
+def test_class_weights_of_training_hold_for_the_labels(classify: Scene, tmp_path: Path) -> None:
+    """One row of twelve is `bad`; counted by label, it draws answers to its side."""
+    labels = classify.material.train["labels"].to_pylist()
+    bad = labels.index(["bad"])
+    few = classify.material.train.take([bad, *[row for row, label in enumerate(labels) if label == ["good"]][:11]])
+    lean = {}
+    for how in ("none", "balanced"):
+        material = replace(
+            classify.with_settings(tmp_path / how, class_weights=how, evaluate_every=9.0), train=few, unlabelled=()
+        )
+        before = moved(classify, 1.0)
+        model, facts = teach(before, material, Options(epochs=9, learning_rate=5e-3, labels=1.0))
+        assert "kept" not in facts, facts
+        logits = classify.logits(replace(classify.candidate, model=model), few)
+        lean[how] = float((logits[:, 0] - logits[:, 1]).mean())
+    assert lean["balanced"] > lean["none"]
+
+
 def test_unlabelled_rows_alone_teach(classify: Scene, tmp_path: Path) -> None:
     """The rows with labels are two; what is learnt of the others comes from the teacher."""
     texts = classify.material.train["text"].to_pylist()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from luban.project.schema import TrainSection
 
 WORKS_ON = "model"
-_NO_EFFECT = ("save_every_s", "trackers", "objectives", "adapter", "start", "class_weights")
+_NO_EFFECT = ("save_every_s", "trackers", "objectives", "adapter", "start")
 _PRUNED = 0.01
 """Share of exact zeros from which a matrix counts as pruned: learning leaves them at zero."""
 _BEST = "best.safetensors"
@@ -44,7 +44,7 @@ class Options:
     temperature: Annotated[float, Field(gt=0.0)] = 2.0
     """What the logits of both are divided by before they are compared: higher ones tell more of the unlikely labels."""
     labels: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
-    """Weight of the true labels; that of the teacher's logits is 1 minus it."""
+    """Weight of the true labels, with the class weights of training; that of the teacher's logits is 1 minus it."""
     hidden: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the distance of hidden states; above 0 the teacher runs at every step, which costs about half as much
     again, and both must read the same pieces."""
