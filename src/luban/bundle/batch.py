@@ -125,8 +125,7 @@ def _opened(engine: Engine, input: Path, text: str) -> tuple[Iterator[pa.RecordB
     from luban.data.raw import Named
     from luban.data.read import stream
 
-    names = Named(text, "", text_setting="--column")
-    batches = stream(input, names, engine.task.kind, ROWS_PER_CHUNK, labelled=False)
+    batches = stream(input, Named(text, ""), engine.task.kind, ROWS_PER_CHUNK, labelled=False)
     # From here on the file is known to be there and of a kind that can be read.
     return batches, _Scan.of(input) if input.is_file() else _Scan("", 0)
 

@@ -35,8 +35,6 @@ class Named:
     text: str
     label: str
     separator: str | None = None
-    text_setting: str = "data.text"
-    """Where the user says what the text's column is called, as an error names it."""
 
 
 @dataclass

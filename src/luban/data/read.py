@@ -37,8 +37,9 @@ def read(path: Path | str, section: Names, task: str, *, labelled: bool = True) 
         path: a file, or a folder with one folder a class.
         section: names the columns and the separator of labels, e.g. a project's `data` section.
         task: `tag` for tokens and tags; every other kind of task has labels.
-        labelled: False reads texts alone: no label is looked for, and none is wanted. A row without a text (null, or no
-            such key) is malformed then, since there is nothing to answer; an empty cell of a table is a blank text.
+        labelled: False reads texts alone: no label is looked for, none is wanted, and the text's column is what a user
+            says with `--column`. A row without a text (null, or no such key) is malformed then, since there is nothing
+            to answer; an empty cell of a table is a blank text.
 
     Returns:
         The rows in the form that `Dataset` describes; `row` is the line in the file (csv, tsv, jsonl, xlsx, CoNLL), or
@@ -154,7 +155,7 @@ class _Reader:
                 continue
             known = list(raw.columns)[:40]
             problems.append(Problem(
-                f"{self.source.path}, {getattr(self.section, f'{what}_setting', f'data.{what}')}",
+                f"{self.source.path}, {f'data.{what}' if self.labelled else '--column'}",
                 f"{name!r}, which is no column", "a column of the file",
                 hint=did_you_mean(name, known) or "the file has no columns",
             ))  # fmt: skip

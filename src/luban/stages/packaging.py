@@ -118,9 +118,7 @@ def _of_file(engine: Engine, file: Path, column: str | None) -> list[Any]:
     from luban.data.raw import Named
     from luban.data.read import stream
 
-    batches = stream(
-        file, Named(column or engine.text_column, "", text_setting="--column"), engine.task.kind, 1024, labelled=False
-    )
+    batches = stream(file, Named(column or engine.text_column, ""), engine.task.kind, 1024, labelled=False)
     read = [pa.Table.from_batches([batch]) for batch in islice(batches, -(-_READ_ROWS // 1024))]
     table = pa.concat_tables(read, promote_options="permissive") if read else None
     if table is None or not table.num_rows:
