@@ -16,6 +16,7 @@ STATED = {
     "limits": "where it is known to be wrong or was not tested",
 }
 """What people can state of a version -> what is meant."""
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 
 
@@ -62,7 +63,7 @@ def read(bundle: bytes, metrics: bytes, text: bytes, stated: Mapping[str, str]) 
         data=str(data),
         scores=len(scores),
         limits=stated.get("limits") or parts.get("Limits", ""),
-        use=stated.get("use") or parts.get("", ""),
+        use=stated.get("use") or _FENCED.sub("", parts.get("", "")).strip(),
     )
 
 

@@ -11,8 +11,10 @@ again.
 
 from __future__ import annotations
 
+import fcntl
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -30,6 +32,7 @@ SAFE_SQLITE = (3, 51, 3)
 """The first version without the fault of the write-ahead log."""
 BUSY_S = 30
 """How long a writer waits for the others."""
+_TURN_S = 0.001
 FILE = "registry.db"
 _MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 _STEP = re.compile(r"s(\d{4})_\w+\.py")
@@ -70,7 +73,7 @@ class Database:
         Raises:
             RegistryError: the database could not be written; the message says what is known of the changes.
         """
-        with self._told(), self._writer.begin() as connection:
+        with self._told(), self._turn(), self._writer.begin() as connection:
             yield connection
 
     def schema(self) -> str:
@@ -109,6 +112,27 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for a turn to write SQLite. Its own waiting sleeps ever longer, so that some writers get few turns."""
+        if self.kind != "sqlite":
+            yield
+            return
+        until = time.monotonic() + BUSY_S
+        with open(f"{self.place}-turn", "a", encoding="utf-8") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise self._busy("another process is writing") from None
+                    time.sleep(_TURN_S)
+            yield
+
+    def _busy(self, said: str) -> Conflict:
+        return Conflict(f"{self.place} was busy for {BUSY_S} s: {said}", hint="wait for the other process, or end it")
+
+    @contextmanager
     def _told(self) -> Iterator[None]:
         """Turn the errors of SQLAlchemy and of the drivers into Luban's."""
         if self._broken:
@@ -131,7 +155,7 @@ class Database:
             return RegistryError(f"{place}: {said}", hint="look at the database's own log")
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (_BUSY, _LOCKED):
-            return Conflict(f"{place} was busy for {BUSY_S} s: {said}", hint="wait for the other process, or end it")
+            return self._busy(said)
         if code == _FULL:
             return RegistryError(f"{place}: {said}; nothing was changed", hint="free some space and run it again")
         if code == _READONLY:
