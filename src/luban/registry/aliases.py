@@ -73,7 +73,7 @@ def promote(
             now = _current(connection, version.name, to)
             if now == version.number:
                 return _latest(connection, version.name, to)
-            if now != current:
+            if to == CHAMPION and now != current:
                 continue  # it was judged against another champion
             refused = [] if judged is None else judged.reasons()
             if judged is not None and not force:

@@ -33,6 +33,7 @@ SAFE_SQLITE = (3, 51, 3)
 BUSY_S = 30
 """How long a writer waits for the others."""
 _TURN_S = 0.001
+_NONE = "0000"
 FILE = "registry.db"
 _MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 _STEP = re.compile(r"s(\d{4})_\w+\.py")
@@ -183,19 +184,21 @@ def open_database(place: str, *, create: bool = False) -> Database:
         MissingExtra: the driver of PostgreSQL is not installed.
     """
     database = _postgres(place) if "://" in place else _sqlite(Path(place), create)
-    found = database.schema()
-    if found == "0000":
-        if not create:
-            database.close()
+    try:
+        found = database.schema()
+        _want_known(found, database.place)
+        if found == _NONE and not create:
             raise NotFound(f"{database.place} holds no registry", hint="`luban register BUNDLE --name NAME` makes one")
-        database.migrate()
-    _want_known(found, database.place)
-    if "0000" < found < newest():
+        if found == _NONE:
+            database.migrate()
+        elif found < newest():
+            raise RegistryError(
+                f"{database.place} has schema {found}; this Luban wants {newest()}",
+                hint="`luban registry upgrade` brings it up to date; older Lubans can't use it then",
+            )
+    except BaseException:
         database.close()
-        raise RegistryError(
-            f"{database.place} has schema {found}; this Luban wants {newest()}",
-            hint="`luban registry upgrade` brings it up to date; older Lubans can't use it then",
-        )
+        raise
     return database
 
 
@@ -297,9 +300,9 @@ def _postgres(place: str) -> Database:
 
 def _revision(connection: Connection) -> str:
     if not inspect(connection).has_table("alembic_version"):
-        return "0000"
+        return _NONE
     found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
-    return "0000" if found is None else str(found)
+    return _NONE if found is None else str(found)
 
 
 def _want_known(found: str, place: str) -> None:

@@ -10,6 +10,7 @@ from luban.cli.show.results import grid, pairs
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
     from rich.text import Text as Line
 
     from luban.metrics.interval import Difference
@@ -142,7 +143,7 @@ def _settings(found: Diff, console: Console, everything: bool) -> RenderableType
     return Group(table, Text(f"and {more} more: --all", style="dim")) if more else table
 
 
-def _columns(first: str, before: str, after: str, *more: str) -> Any:
+def _columns(first: str, before: str, after: str, *more: str) -> Table:
     table = grid(header=True)
     table.add_column(header=first, header_style="dim", overflow="fold")
     for column in (before, after, "change", "95% interval", *more):
