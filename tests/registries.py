@@ -43,9 +43,7 @@ def bundle(
     gold = [(chance.choice(LABELS),) for _ in range(rows)]
     texts = [f"row {number} {chance.random()}" for number in range(rows)]
     chance = random.Random(f"{seed} {wrong}")
-    predicted = [
-        Prediction(labels=(chance.choice(LABELS) if chance.random() < wrong else right[0],)) for right in gold
-    ]
+    predicted = [Prediction(labels=(chance.choice(LABELS) if chance.random() < wrong else right[0],)) for right in gold]
     table = pa.table({"text": texts, "meta.shop": [("north", "south")[number % 2] for number in range(rows)]})
     report = score.report(
         name="made", task="classify", labels=LABELS, gold=gold, predictions=predicted, table=table, baselines={},
@@ -93,7 +91,19 @@ def postgres() -> Iterator[str]:
     data = str(folder / "data")
     server = None
     try:
-        begin = [programs[0], "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "--locale=C.UTF-8", "-E", "UTF8"]
+        begin = [
+            programs[0],
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "--no-sync",
+            "--locale=C.UTF-8",
+            "-E",
+            "UTF8",
+        ]
         subprocess.run(begin, check=True, capture_output=True, user=user, cwd=folder)
         server = subprocess.Popen(
             [programs[1], "-D", data, "-k", str(folder), "-c", "listen_addresses=", "-c", "max_connections=60", "-c", "fsync=off"],

@@ -131,7 +131,7 @@ def load(bundle: str | os.PathLike[str], *, threads: int = 0) -> Engine:
     """Open a bundle.
 
     Args:
-        bundle: the sealed folder, e.g. `runs/bank-intents/bundle`, or a registered version, e.g. `bank-intents@champion`.
+        bundle: the sealed folder, e.g. `runs/bank-intents/bundle`, or a version, e.g. `bank-intents@champion`.
         threads: threads of the matrix products; 0 uses every core.
 
     Raises:

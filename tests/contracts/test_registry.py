@@ -321,7 +321,9 @@ def unfreeze(database: Database) -> None:
     """Take away what refuses changes, as one who owns the database can."""
     with database.writing() as connection:
         if database.kind == "sqlite":
-            for name in connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all():
+            for name in (
+                connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all()
+            ):
                 connection.execute(text(f"DROP TRIGGER {name}"))
         else:
             connection.execute(text("DROP FUNCTION luban_written_once CASCADE"))

@@ -25,8 +25,8 @@ from luban.registry.store import Registry, open_registry
 from luban.store import objects, tables
 from luban.store.database import Database, open_database
 
-STEP = 1 if os.environ.get("LUBAN_KILLS") == "all" else 4
-"""`LUBAN_KILLS=all` kills at every point; the suite at some, other ones for each database."""
+STEP = 1 if int(os.environ.get("LUBAN_KILLS", "6")) > 6 else 4
+"""`LUBAN_KILLS=100` kills at every point; the suite at some, other ones for each database."""
 AGAIN = 1 if STEP == 1 else 3
 """After every so many kills everything is done again."""
 Seed = Callable[[], None]

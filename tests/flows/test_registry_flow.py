@@ -25,7 +25,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("LUBAN_REGISTRY", "LUBAN_OBJECTS"):
         monkeypatch.delenv(name, raising=False)
     for number, wrong in enumerate((0.05, 0.5, 0.06), 1):
-        registries.bundle(tmp_path / f"b{number}", seed=number, wrong=wrong, gates={"accuracy": 0.9} if wrong < 0.1 else {})
+        registries.bundle(
+            tmp_path / f"b{number}", seed=number, wrong=wrong, gates={"accuracy": 0.9} if wrong < 0.1 else {}
+        )
     return tmp_path
 
 
@@ -46,10 +48,10 @@ def as_json(text: str) -> dict[str, Any]:
 
 
 def test_the_whole_way(here: Path, said: Any) -> None:
-    assert "registered bank@1" in said("register", "b1", "--name", "bank", "--note", "first")
-    assert "registered already: bank@1" in said("register", "b1", "--name", "bank")
-    said("register", "b2", "--name", "bank", "--parent", "bank@1")
-    said("register", "b3", "--name", "bank")
+    assert "registered bank@1" in said("register", "b1", "--no-measure", "--name", "bank", "--note", "first")
+    assert "registered already: bank@1" in said("register", "b1", "--no-measure", "--name", "bank")
+    said("register", "b2", "--no-measure", "--name", "bank", "--parent", "bank@1")
+    said("register", "b3", "--no-measure", "--name", "bank")
     assert "promoted bank@champion = 1" in said("promote", "bank@1")
     refused = said("promote", "bank@2", exit_code=6)
     assert "worse than that of bank@1 on the same 300 test rows" in refused and "--force" in refused
@@ -57,7 +59,7 @@ def test_the_whole_way(here: Path, said: Any) -> None:
     assert "overruled" in forced
     assert "rolled back bank@champion = 1" in said("rollback", "bank", "--from", "2")
     assert "done before" in said("rollback", "bank", "--from", "2")
-    assert "on the same 300 test rows" in said("promote", "bank@3")
+    assert "on the same 300 test rows" in said("promote", "bank@3", "--lose-at-most", "0.2")
     listed = said("versions", "bank")
     assert listed.index("bank@3") < listed.index("bank@1") and "champion" in listed and "first" in listed
     assert "made from" in said("versions", "bank@2")
@@ -73,9 +75,9 @@ def test_the_whole_way(here: Path, said: Any) -> None:
 
 
 def test_programs_get_json(here: Path, said: Any) -> None:
-    first = as_json(said("register", "b1", "--name", "bank", "--json"))
+    first = as_json(said("register", "b1", "--no-measure", "--name", "bank", "--json"))
     assert first["version"]["number"] == 1 and first["is_new"]
-    said("register", "b3", "--name", "bank")
+    said("register", "b3", "--no-measure", "--name", "bank")
     assert as_json(said("promote", "bank@1", "--json"))["move"]["after"] == 1
     models = as_json(said("versions", "--json"))["models"]
     assert [one["aliases"] for one in models["bank"]] == [["champion"], []]
@@ -91,7 +93,7 @@ def test_programs_get_json(here: Path, said: Any) -> None:
 
 
 def test_a_tampered_audit_has_an_exit_code(here: Path, said: Any) -> None:
-    said("register", "b1", "--name", "bank")
+    said("register", "b1", "--no-measure", "--name", "bank")
     with registering.opened(None) as registry, registry.database.writing() as connection:
         connection.exec_driver_sql("DROP TRIGGER audit_no_update")
         connection.exec_driver_sql("UPDATE audit SET who = 'eve'")
@@ -101,7 +103,7 @@ def test_a_tampered_audit_has_an_exit_code(here: Path, said: Any) -> None:
 def test_a_registry_is_found_from_below_and_where_it_is_said(
     here: Path, said: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said("register", "b1", "--name", "bank")
+    said("register", "b1", "--no-measure", "--name", "bank")
     (here / "deep/down").mkdir(parents=True)
     monkeypatch.chdir(here / "deep/down")
     assert registering.registry_place() == str(here / ".luban/registry")
@@ -113,6 +115,7 @@ def test_a_registry_is_found_from_below_and_where_it_is_said(
 def test_a_command_that_is_used_wrongly_says_so(here: Path, said: Any) -> None:
     assert "--force goes with --why" in said("promote", "bank@1", "--force", exit_code=2)
     assert "--noted goes with" in said("audit", "list", "--noted", "1:x", exit_code=2)
+    said("register", "b1", "--no-measure", "--name", "bank")
     assert "names no version" in said("promote", "bank@@", exit_code=8)
 
 
@@ -123,7 +126,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_a_version_answers_by_name(here: Path, said: Any, real: Made) -> None:
     shutil.copytree(real.folder, here / "runs/made/bundle")
-    found = as_json(said("register", "--name", "cards", "--json"))
+    found = as_json(said("register", "--name", "cards", "--licence", "MIT", "--json"))
     assert found["version"]["latency_ms"] > 0, "it was opened, and timed"
     said("promote", "cards@1")
     answers = luban.load("cards@champion").predict(["where is my card"])
@@ -131,7 +134,10 @@ def test_a_version_answers_by_name(here: Path, said: Any, real: Made) -> None:
     assert "label" in as_json(said("predict", "--text", "我的卡", "--bundle", "cards@champion"))
     with pytest.raises(NotFound, match="no version 9"):
         luban.load("cards@9")
-    assert as_json(said("register", "cards@1", "--name", "copy", "--licence", "MIT", "--json"))["version"]["name"] == "copy"
+    assert (
+        as_json(said("register", "cards@1", "--name", "copy", "--licence", "MIT", "--json"))["version"]["name"]
+        == "copy"
+    )
     # A folder that has an @ in its name is a folder.
     shutil.copytree(real.folder, here / "cards@1")
     shutil.rmtree(here / ".luban")

@@ -27,6 +27,7 @@ from sqlalchemy.engine import URL, make_url
 
 from luban.errors import Conflict, LubanError, MissingExtra, NotFound, RegistryError
 from luban.files import write_text
+from luban.records import Finding
 
 SAFE_SQLITE = (3, 51, 3)
 """The first version without the fault of the write-ahead log."""
@@ -232,6 +233,20 @@ def sqlite_driver() -> ModuleType:
         return sqlite3
     newer: ModuleType = brought if brought.sqlite_version_info > sqlite3.sqlite_version_info else sqlite3
     return newer
+
+
+def finding() -> Finding:
+    """Return whether the SQLite here can be trusted with a write-ahead log, for `luban doctor`."""
+    driver = sqlite_driver()
+    facts = {"version": driver.sqlite_version}
+    if driver.sqlite_version_info >= SAFE_SQLITE:
+        return Finding("sqlite", "PASS", f"SQLite {driver.sqlite_version} keeps a registry", facts=facts)
+    wanted = ".".join(map(str, SAFE_SQLITE))
+    return Finding(
+        "sqlite", "WARN",
+        f"SQLite {driver.sqlite_version} can corrupt a write-ahead log; registries have none, and are slower",
+        f"pip install 'pysqlite3>=0.6.1', or use a Python with SQLite {wanted}", facts=facts,
+    )  # fmt: skip
 
 
 def _sqlite(folder: Path, create: bool) -> Database:

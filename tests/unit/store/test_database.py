@@ -63,6 +63,13 @@ def test_an_unsafe_sqlite_refuses_a_write_ahead_log(tmp_path: Path, request: pyt
     assert (tmp_path / databases.FILE).read_bytes() == before
 
 
+def test_doctor_tells_of_either(request: pytest.FixtureRequest) -> None:
+    assert databases.finding().verdict == "PASS"
+    request.getfixturevalue("old_sqlite")
+    told = databases.finding()
+    assert told.verdict == "WARN" and "3.51.2" in told.message and "pysqlite3" in told.mend
+
+
 def test_the_safe_sqlite_is_taken() -> None:
     assert databases.sqlite_driver().sqlite_version_info >= databases.SAFE_SQLITE
 

@@ -55,15 +55,20 @@ def s3() -> Iterator[str]:
         server.wait()
 
 
+def let_in(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """Have the store that is opened next be the one at an address."""
+    monkeypatch.setenv("AWS_ENDPOINT", address)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+
 @pytest.fixture(params=["folder", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "folder":
         return str(tmp_path / "objects")
     address = request.getfixturevalue("s3")
-    for name, value in (
-        ("AWS_ENDPOINT", address), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_REGION", "us-east-1"),
-    ):  # fmt: skip
-        monkeypatch.setenv(name, value)
+    let_in(monkeypatch, address)
     bucket = f"bucket-{abs(hash(tmp_path))}"
     urllib.request.urlopen(urllib.request.Request(f"{address}/{bucket}", method="PUT"), timeout=10).close()
     return f"s3://{bucket}/luban"
@@ -157,11 +162,8 @@ class TestFolder:
 
 def test_a_registry_whose_bundles_are_in_s3(s3: str, bundle: Path, tmp_path: Path, request: pytest.FixtureRequest,
                                            monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    for name, value in (
-        ("AWS_ENDPOINT", s3), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_REGION", "us-east-1"),
-        ("LUBAN_HOME", str(tmp_path / "home")),
-    ):  # fmt: skip
-        monkeypatch.setenv(name, value)
+    let_in(monkeypatch, s3)
+    monkeypatch.setenv("LUBAN_HOME", str(tmp_path / "home"))
     urllib.request.urlopen(urllib.request.Request(f"{s3}/models", method="PUT"), timeout=10).close()
     registry = open_registry(str(tmp_path / "registry"), objects="s3://models/luban", create=True)
     version = registry.register(bundle, name="bank", who="ann").version
@@ -177,8 +179,6 @@ def test_a_registry_whose_bundles_are_in_s3(s3: str, bundle: Path, tmp_path: Pat
 
 
 def test_a_store_that_can_not_be_reached_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    let_in(monkeypatch, "http://127.0.0.1:1")
     with pytest.raises(RegistryError, match="s3://models"):
         open_objects("s3://models/luban").put(key_of(bundle), bundle)
