@@ -105,8 +105,10 @@ def postgres() -> Iterator[str]:
             "UTF8",
         ]
         subprocess.run(begin, check=True, capture_output=True, user=user, cwd=folder)
+        # Nobody pulls the plug while the tests last: what they ask of PostgreSQL needs no flush.
+        settings = ["-c", "listen_addresses=", "-c", "max_connections=60", "-c", "fsync=off"]
         server = subprocess.Popen(
-            [programs[1], "-D", data, "-k", str(folder), "-c", "listen_addresses=", "-c", "max_connections=60", "-c", "fsync=off"],
+            [programs[1], "-D", data, "-k", str(folder), *settings],
             user=user, cwd=folder, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert server.stderr is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,12 @@ def test_a_command_that_is_used_wrongly_says_so(here: Path, said: Any) -> None:
     assert "--noted goes with" in said("audit", "list", "--noted", "1:x", exit_code=2)
     said("register", "b1", "--no-measure", "--name", "bank")
     assert "names no version" in said("promote", "bank@@", exit_code=8)
+
+
+def test_who_answers_from_a_folder_does_not_wait_for_a_database(real: Made) -> None:
+    script = "import sys, luban; luban.load(sys.argv[1]); print({'sqlalchemy', 'alembic'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script, str(real.folder)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from luban.cli.show import words
 from luban.cli.show.results import grid, pairs
+from luban.project.across import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -100,7 +101,7 @@ def _scores(found: Diff, everything: bool) -> RenderableType:
     for one in found.scores if everything else found.scores[:_SCORES]:
         old, new = one.before, one.after
         cells = ["" if score is None else f"{score.value:.4f}" for score in (old, new)]
-        difference, interval = _change(one.difference)
+        difference, interval = _change(one.difference, lower_is_better=one.name in LOWER_IS_BETTER)
         if one.difference is None and old is not None and new is not None:
             difference = _plain(f"{new.value - old.value:+.4f}")
         table.add_row(one.name, *cells, difference, interval)
@@ -151,11 +152,11 @@ def _columns(first: str, before: str, after: str, *more: str) -> Table:
     return table
 
 
-def _change(found: Difference | None) -> tuple[Line, str]:
+def _change(found: Difference | None, *, lower_is_better: bool = False) -> tuple[Line, str]:
     """Return a change and its interval; what is surely no chance has a colour."""
     if found is None:
         return _plain(""), ""
-    style = ("green" if found.value > 0 else "red") if found.is_clear else ""
+    style = ("green" if (found.value > 0) != lower_is_better else "red") if found.is_clear else ""
     return _plain(f"{found.value:+.4f}", style), f"{found.low:+.4f} to {found.high:+.4f}"
 
 
