@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo demo-zh test check format docs bench constraints clean
+.PHONY: help setup s3-server demo demo-zh test check format docs bench constraints clean
 
 help:
 	@sed -n 's/^#//p' Makefile | head -5
@@ -28,8 +28,13 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing Luban and its pinned packages into $(VENV) (torch is large: the first time takes minutes) ..."
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev,openvino]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev,openvino,postgres,objects]'
 	@touch $@
+
+# A server that talks like S3, for the tests of object stores. It needs other versions of packages than Luban does.
+s3-server: $(READY)
+	@test -x $(VENV)/s3/bin/moto_server || { $(PYTHON) -m venv $(VENV)/s3 && \
+	  $(VENV)/s3/bin/python -m pip install --quiet --constraint tests/s3-server.txt 'moto[s3,server]'; }
 
 test: $(READY)
 	$(BIN)/python -m pytest $(TESTS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import registries
 
 from luban.models import base as bases
 from luban.models import tiny as tiny_bases
@@ -83,3 +85,24 @@ def random_body() -> Callable[[str], Any]:
         return body
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Run a PostgreSQL while the tests last, and return the folder of its socket."""
+    if registries.postgres_program("initdb") is None:
+        pytest.skip("PostgreSQL is not here: apt-get install postgresql")
+    with registries.postgres() as socket:
+        yield socket
+
+
+@pytest.fixture
+def place(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """Return where a registry can be made: a folder, or an empty schema of PostgreSQL, by the test's `kind`."""
+    if kind == "sqlite":
+        return str(tmp_path / "registry")
+    socket = request.getfixturevalue("postgres")
+    name = f"luban_{secrets.token_hex(6)}"
+    url = f"postgresql://postgres@/postgres?host={socket}"
+    registries.execute(url, [f"CREATE SCHEMA {name}"])
+    return f"{url}&options=-csearch_path%3D{name}"

@@ -1,7 +1,8 @@
 """Sealed bundles: writing one, and reading what stands in it.
 
 A bundle is a folder: `bundle.json` (name, task, base, runtime), the runtime's files, processor and tokeniser,
-calibration, metrics, the drift reference, the project's settings, a card to read, and the manifest of SHA-256 digests.
+calibration, metrics, the answers to the test rows, the drift reference, the project's settings, a card to read, and the
+manifest of SHA-256 digests.
 No time, machine or path is written: equal inputs give an equal digest.
 """
 
@@ -31,6 +32,7 @@ METRICS = "metrics.json"
 REFERENCE = "reference.json"
 PROJECT = "project.json"
 CARD = "card.md"
+ANSWERS = "answers.json"
 ENDINGS = frozenset({".safetensors", ".onnx", ".json", ".txt", ".md"})
 """All that a bundle may hold: nothing that runs code when it is opened."""
 _MEND = "copy the folder again from where it was made, or make it again with `luban run`"
@@ -62,6 +64,7 @@ def seal(
     reference: Mapping[str, Any],
     project: Mapping[str, Any],
     languages: Sequence[str] = (),
+    answers: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Write a bundle, in place of one that is there.
 
@@ -78,6 +81,7 @@ def seal(
         reference: what `Engine.reference` returned for the validation rows.
         project: every setting, resolved.
         languages: languages of the data.
+        answers: what was answered to the test rows, so that another version can be compared on the same ones.
 
     Raises:
         CorruptBundle: the graph's folder was changed since it was sealed.
@@ -105,6 +109,8 @@ def seal(
         files.write_json(aside / REFERENCE, reference)
         files.write_json(aside / PROJECT, project)
         files.write_text(aside / CARD, card(facts, report, calibration, project))
+        if answers is not None:
+            files.write_bytes(aside / ANSWERS, files.canonical_json(answers))
         digest = files.seal(aside, {"kind": "bundle"})
     return Bundle(folder, digest, name, task["kind"], tuple(task["labels"]))
 

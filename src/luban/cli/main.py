@@ -26,6 +26,13 @@ COMMANDS = {
     "export": "Run up to the exported graph, proven to answer as the checkpoint.",
     "compress": "Make the model smaller and faster, to a budget of cost and loss.",
     "predict": "Answer texts through a bundle.",
+    "register": "Make a bundle a version in the registry.",
+    "versions": "List what is registered: scores, size, who, when, aliases.",
+    "diff": "Show what changed from one version to another.",
+    "promote": "Let an alias name a version, if it is good enough.",
+    "rollback": "Let an alias name again what it named before.",
+    "audit": "Check or list who changed what in the registry.",
+    "registry": "Tell where the registry is, and keep it in order.",
     "bases": "List the pretrained bases that can be had here.",
     "doctor": "Tell what this machine can do and what is missing.",
 }

@@ -66,6 +66,28 @@ def threads(function: F) -> F:
     return option(function)
 
 
+def registry(function: F) -> F:
+    """Add `--registry`."""
+    option = click.option(
+        "--registry",
+        metavar="PLACE",
+        help="A folder or postgresql://USER@HOST/NAME; else LUBAN_REGISTRY, or the nearest .luban/registry upwards.",
+    )
+    return option(function)
+
+
+def who(function: F) -> F:
+    """Add `--who`."""
+    option = click.option("--who", help="Who does it, for the audit; else LUBAN_WHO, or user and host.")
+    return option(function)
+
+
+def once(function: F) -> F:
+    """Add `--once`."""
+    option = click.option("--once", default="", metavar="KEY", help="What was done under KEY is not done again.")
+    return option(function)
+
+
 def _json(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     ctx.ensure_object(Show).json |= wanted
 

@@ -15,7 +15,7 @@ from luban.cli.show import Show
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write: .jsonl, .csv, .tsv or .parquet.")
 @click.option("--text", "texts", multiple=True, help="A text to answer. May be given several times.")
 @click.option("--column", help="Column of FILE that holds the text; without it the one the model was trained with.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="The bundle; without it the newest under ./runs.")
+@click.option("--bundle", help="The bundle, or a version such as bank@champion; without it the newest under ./runs.")
 @click.option("--scores", is_flag=True, help="Give the probability of every label.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on where a stopped call with -o was.")
 @options.threads
@@ -28,7 +28,7 @@ def command(
     output: Path | None,
     texts: tuple[str, ...],
     column: str | None,
-    bundle: Path | None,
+    bundle: str | None,
     scores: bool,
     resume: bool,
     threads: int,
@@ -41,6 +41,7 @@ def command(
     """
     from luban.cli.show import answers
     from luban.stages.predicting import answer_file, newest_bundle, predict_file
+    from luban.stages.registering import find_bundle
 
     piped = file is None and not texts
     if texts and file is not None:
@@ -51,7 +52,7 @@ def command(
         ctx.fail("--column goes with FILE")
     if piped and answers.nobody_writes_stdin():
         ctx.fail("give FILE, --text, or lines on stdin")
-    folder = bundle or newest_bundle(Path.cwd())
+    folder = find_bundle(bundle) if bundle else newest_bundle(Path.cwd())
     if file is None:
         answers.write(show, folder, texts if texts else answers.stdin_blocks(), scores=scores, threads=threads)
         return

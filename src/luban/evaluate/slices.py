@@ -82,7 +82,7 @@ def slices(
         return []
     counts, statistic = measure.main_counts(gold, predictions)
     drawn: list[tuple[str, str, Score, float, float]] = []
-    for by, values in _divisions(table, columns):
+    for by, values in divisions(table, columns):
         names, kind_of, times = np.unique(np.array(values), return_inverse=True, return_counts=True)
         # With fewer rows on either side there is nothing to compare.
         kinds = [kind for kind in np.argsort(-times, kind="stable")[:MOST_VALUES] if LEAST <= times[kind] <= n - LEAST]
@@ -129,7 +129,7 @@ def _in_order(value: str) -> tuple[float, str]:
     return (float(number[0]) if number else float("inf"), value)
 
 
-def _divisions(table: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+def divisions(table: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield what rows are divided by, and each row's value."""
     texts: list[str] = table.column("text").to_pylist()
     tokens = table.column("tokens").to_pylist() if "tokens" in table.column_names else map(split, texts)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from luban.stages.packaging import Packaged, package
     from luban.stages.predicting import answer_file, newest_bundle, predict_file, predict_texts
     from luban.stages.record import RunResult, StageResult
+    from luban.stages.registering import diff, find_bundle, promote, register, rollback
 
 __all__ = [
     "CompressResult",
@@ -29,14 +30,19 @@ __all__ = [
     "bases",
     "check",
     "compress",
+    "diff",
     "doctor",
     "export",
     "fastest",
+    "find_bundle",
     "init",
     "newest_bundle",
     "package",
     "predict_file",
     "predict_texts",
+    "promote",
+    "register",
+    "rollback",
     "run",
     "train",
 ]
@@ -50,6 +56,7 @@ _HOMES = {
     "packaging": ("Packaged", "package"),
     "predicting": ("answer_file", "newest_bundle", "predict_file", "predict_texts"),
     "record": ("RunResult", "StageResult"),
+    "registering": ("diff", "find_bundle", "promote", "register", "rollback"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

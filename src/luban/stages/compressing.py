@@ -20,6 +20,7 @@ from luban.compress.ladder import Shape, ladder
 from luban.compress.search import Budget, Point, Scales, choose, frontier, search, shown
 from luban.errors import BelowGate, Problem, ProjectError
 from luban.evaluate import score
+from luban.evaluate.answers import pack
 from luban.evaluate.compare import compare
 from luban.evaluate.frontier import write as write_frontier
 from luban.evaluate.measure import Measure
@@ -185,6 +186,7 @@ class _Work:
             calibration=engine.calibration, report=report, languages=project.data.languages,
             reference=engine.reference(task.inputs(self.ready.splits.validation.table)),
             project={**lock.resolved(project), "plan": as_json(chosen.plan)},
+            answers=pack(self.measure, gold, answers, table, project.evaluate.slices),
         )  # fmt: skip
         return lost, bundle
 

@@ -15,6 +15,8 @@ from luban.bundle.engine import Engine
 from luban.data.split import Splits
 from luban.errors import BelowGate
 from luban.evaluate import baselines, render, score
+from luban.evaluate.answers import pack
+from luban.evaluate.measure import Measure
 from luban.files import digest_json, read_json
 from luban.models import checkpoint
 from luban.models.processor import Processor
@@ -82,6 +84,10 @@ def _work(run: Run, splits: Splits, task: Task, probed: Probed | None) -> dict[s
         languages=project.data.languages, processor=parts.processor, calibration=calibration, graph=run.folder / GRAPH,
         report=report, project=_settings(run),
         reference=engine.reference(task.inputs(splits.validation.table)),
+        answers=pack(
+            Measure(task.kind, tuple(task.labels), is_multi_label(run.loaded)), task.gold(table), predictions, table,
+            project.evaluate.slices,
+        ),
     )  # fmt: skip
     return {"bundle": bundle.digest}
 

@@ -19,5 +19,6 @@ def bases() -> list[BaseListing]:
 def doctor() -> list[Finding]:
     """Return what this machine can do, what is missing, and which pip command mends it."""
     from luban.models import device
+    from luban.store.database import finding
 
-    return device.findings()
+    return [*device.findings(), finding()]

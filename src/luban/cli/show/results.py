@@ -55,7 +55,7 @@ def init(made: InitResult, console: Console) -> RenderableType:
 
     from luban.project.write import scalar
 
-    table = _grid()
+    table = grid()
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold", max_width=None if console.width >= 100 else 28, style="cyan")
     table.add_column(style="dim")
@@ -102,7 +102,7 @@ def run(ran: RunResult, console: Console) -> RenderableType:
     if ran.report is not None:
         parts += [Text(), report(ran.report, console)]
     if where := places(ran):
-        parts += [Text(), _pairs(where)]
+        parts += [Text(), pairs(where)]
     return Group(*parts, Text())
 
 
@@ -117,7 +117,7 @@ def report(found: Report, console: Console, *, written: bool = True) -> Renderab
     from rich.console import Group
     from rich.text import Text
 
-    table = _grid(header=True)
+    table = grid(header=True)
     for column in ("score", "value", "95% interval"):
         table.add_column(header=column, header_style="dim", no_wrap=True, justify="left")
     # A narrow terminal has no room for all of them; the report has.
@@ -147,7 +147,7 @@ def judged(found: Report, bundle: Path, out: Path | None, console: Console) -> R
     where = {"bundle": near(bundle)}
     if out is not None:
         where["report"] = near(out / "report.html")
-    return Group(report(found, console, written=out is not None), Text(), _pairs(where))
+    return Group(report(found, console, written=out is not None), Text(), pairs(where))
 
 
 def compressed_facts(made: CompressResult) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def compressed(made: CompressResult, console: Console) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    table = _grid(header=True)
+    table = grid(header=True)
     table.add_column(header="plan", header_style="dim", overflow="fold")
     for column in ("size", "", "answer", "", "points lost", "95% interval"):
         table.add_column(header=column, header_style="dim", no_wrap=True, justify="right")
@@ -187,7 +187,7 @@ def compressed(made: CompressResult, console: Console) -> RenderableType:
         parts += [Text(), Text.assemble(("chosen ", "green"), (made.chosen.name, "bold"), f": {told}")]
     if made.bundle is not None:
         where["bundle"] = f"{near(made.bundle.folder)}  {made.bundle.digest[:12]}"
-    return Group(*parts, Text(), _pairs(where), Text())
+    return Group(*parts, Text(), pairs(where), Text())
 
 
 def fastest_facts(found: FastestResult) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def fastest(found: FastestResult) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    table = _grid(header=True)
+    table = grid(header=True)
     table.add_column(header="runtime", header_style="dim", no_wrap=True)
     for column in ("threads", "one text", "99th", "many", "logits differ", "points lost"):
         table.add_column(header=column, header_style="dim", no_wrap=True, justify="right")
@@ -243,7 +243,7 @@ def packaged(made: Packaged) -> RenderableType:
         "package": f"{near(made.folder)}  {words.megabytes(made.size_mb)}", "read": near(made.folder / "README.md"),
         "bundle": near(made.bundle), "compared": compared,
     }  # fmt: skip
-    return Group(Text.assemble(("packaged ", "green"), "for ", (made.kind, "bold")), Text(), _pairs(where), Text())
+    return Group(Text.assemble(("packaged ", "green"), "for ", (made.kind, "bold")), Text(), pairs(where), Text())
 
 
 def bases(listed: Sequence[BaseListing], console: Console, *, whole: bool) -> RenderableType:
@@ -254,7 +254,7 @@ def bases(listed: Sequence[BaseListing], console: Console, *, whole: bool) -> Re
     if whole or console.width < 60:
         return Group(*(part for base in listed for part in (_base(base), Text())))
     wide = console.width >= 110
-    table = _grid(header=True)
+    table = grid(header=True)
     for column in ("base", "size", *(["parameters"] if wide else []), "languages", "here"):
         right = column in ("size", "parameters")
         table.add_column(header=column, header_style="dim", no_wrap=True, justify="right" if right else "left")
@@ -280,7 +280,7 @@ def _base(base: BaseListing) -> RenderableType:
         "not for": base.not_good_for,
         "here": _here(base),
     }
-    return _pairs({name: fact for name, fact in facts.items() if fact})
+    return pairs({name: fact for name, fact in facts.items() if fact})
 
 
 def _here(base: BaseListing) -> str:
@@ -296,7 +296,7 @@ def _some(names: Sequence[str], most: int) -> str:
 def _stages(ran: RunResult, console: Console) -> RenderableType:
     from rich.text import Text
 
-    table = _grid(header=True)
+    table = grid(header=True)
     for column in ("stage", "", "time", "memory"):
         right = column in ("time", "memory")
         table.add_column(header=column, header_style="dim", no_wrap=True, justify="right" if right else "left")
@@ -322,8 +322,9 @@ def places(ran: RunResult) -> dict[str, str]:
     return found
 
 
-def _pairs(facts: Mapping[str, str]) -> RenderableType:
-    table = _grid()
+def pairs(facts: Mapping[str, str]) -> RenderableType:
+    """Return names and facts, line by line."""
+    table = grid()
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, fact in facts.items():
@@ -331,7 +332,8 @@ def _pairs(facts: Mapping[str, str]) -> RenderableType:
     return table
 
 
-def _grid(*, header: bool = False) -> Table:
+def grid(*, header: bool = False) -> Table:
+    """Return a table without lines, as all results are shown."""
     from rich.table import Table
 
     return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=header)

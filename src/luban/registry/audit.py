@@ -1,0 +1,174 @@
+"""The audit: every change is an entry in a hash chain, written in the transaction that makes the change.
+
+An entry's hash is the SHA-256 of its columns and of the hash before it (Haber and Stornetta 1991), so that an entry
+which was changed, removed or put elsewhere no longer fits the next one; a row of its own has the newest hash, so that
+missing entries at the end are noticed, too. Whoever can write the database can make a whole new chain: only a hash
+that was noted elsewhere shows that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from luban.errors import BadRequest
+from luban.files import canonical_json, digest_json
+from luban.store.tables import ALIASES, AUDIT, AUDIT_HEAD, CARDS, VERSIONS
+
+START = "0" * 64
+"""The hash before the first entry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One change."""
+
+    seq: int
+    """Counted from 1, with no gaps."""
+    at: str
+    who: str
+    action: str
+    """`register`, `card`, `promote` or `rollback`."""
+    subject: str
+    """What was changed, e.g. `bank@3` or `bank@champion`."""
+    facts: Mapping[str, Any]
+    previous: str
+    hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What an examination of the chain has shown."""
+
+    n_entries: int
+    head: str
+    """`SEQ:HASH` of the newest entry: note it elsewhere, and have it checked later."""
+    broken: int | None = None
+    """Number of the first entry that is wrong or missing; None where the chain holds."""
+    problem: str = ""
+    """What is wrong there."""
+
+
+def now() -> str:
+    """Return the time as it is written down: UTC, ISO 8601, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def lock(connection: Connection) -> tuple[int, str]:
+    """Wait until no one else is changing the registry, and return the newest entry's number and hash."""
+    head = connection.execute(select(AUDIT_HEAD).with_for_update()).one()
+    return head.seq, head.hash
+
+
+def append(connection: Connection, *, who: str, action: str, subject: str, facts: Mapping[str, Any]) -> None:
+    """Write an entry; the caller's transaction makes it and the change true together."""
+    seq, previous = lock(connection)
+    body = {
+        "seq": seq + 1, "at": now(), "who": who, "action": action, "subject": subject,
+        "facts": canonical_json(facts).decode(), "previous": previous,
+    }  # fmt: skip
+    hashed = digest_json(body)
+    connection.execute(insert(AUDIT).values(**body, hash=hashed))
+    connection.execute(update(AUDIT_HEAD).values(seq=seq + 1, hash=hashed))
+
+
+def entries(connection: Connection, *, subject: str = "", last: int = 0) -> list[Entry]:
+    """Return entries, the oldest first.
+
+    Args:
+        connection: of a read.
+        subject: a model's name, or what was changed; empty for all.
+        last: no more than so many, the newest; 0 for all.
+    """
+    query = select(AUDIT).order_by(AUDIT.c.seq.desc())
+    if subject:
+        exactly = AUDIT.c.subject == subject
+        query = query.where(exactly if "@" in subject else exactly | AUDIT.c.subject.startswith(f"{subject}@"))
+    rows = connection.execute(query.limit(last) if last else query).mappings().all()
+    return [Entry(**{**row, "facts": json.loads(row["facts"])}) for row in reversed(rows)]
+
+
+def verify(connection: Connection, noted: str = "") -> Verified:
+    """Check the whole chain, and that versions, cards and aliases are what it says.
+
+    Args:
+        connection: of a read.
+        noted: `SEQ:HASH` as an earlier check told it: that entry must still be in the chain.
+
+    Raises:
+        BadRequest: `noted` is something else.
+    """
+    wanted_seq, wanted_hash = _noted(noted)
+    head = connection.execute(select(AUDIT_HEAD)).one_or_none()
+    previous, seq = START, 0
+    versions: dict[str, str] = {}
+    aliases: dict[str, int] = {}
+    cards: dict[tuple[str, str], str] = {}
+
+    def broken(at: int, problem: str) -> Verified:
+        return Verified(n_entries=seq, head=f"{seq}:{previous}", broken=at, problem=problem)
+
+    for row in connection.execute(select(AUDIT).order_by(AUDIT.c.seq)).mappings():
+        if row["seq"] != seq + 1:
+            return broken(seq + 1, "it is missing")
+        if row["previous"] != previous:
+            return broken(row["seq"], "it does not follow the entry before it: one of them was put there later")
+        if digest_json({key: value for key, value in row.items() if key != "hash"}) != row["hash"]:
+            return broken(row["seq"], "it was changed after it was written")
+        if row["seq"] == wanted_seq and row["hash"] != wanted_hash:
+            return broken(row["seq"], "it is not the one that was noted: the chain was written anew")
+        _replay(row["action"], row["subject"], json.loads(row["facts"]), versions, aliases, cards)
+        seq, previous = row["seq"], row["hash"]
+    if head is None or (head.seq, head.hash) != (seq, previous):
+        found = "is missing" if head is None else f"names entry {head.seq}"
+        return broken(seq + 1, f"the last entry is {seq}, and the row that names the newest {found}: entries are gone")
+    if wanted_seq > seq:
+        return broken(seq + 1, f"entry {wanted_seq} was noted, and the chain ends before it: entries are gone")
+    problem = _tables(connection, versions, aliases, cards)
+    if problem:
+        return broken(seq, f"the chain holds, but {problem}")
+    return Verified(n_entries=seq, head=f"{seq}:{previous}")
+
+
+def _replay(
+    action: str, subject: str, facts: Mapping[str, Any], versions: dict[str, str], aliases: dict[str, int],
+    cards: dict[tuple[str, str], str],
+) -> None:  # fmt: skip
+    if action == "register":
+        versions[subject] = facts["digest"]
+    elif action in ("promote", "rollback"):
+        aliases[subject] = facts["after"]
+    elif action == "card":
+        cards.update({(subject, what): text for what, text in facts.items()})
+
+
+def _tables(
+    connection: Connection, versions: Mapping[str, str], aliases: Mapping[str, int],
+    cards: Mapping[tuple[str, str], str],
+) -> str:  # fmt: skip
+    """Return where the tables say something else than the chain; empty where they agree."""
+    found: Sequence[tuple[str, Mapping[Any, Any], Mapping[Any, Any]]] = (
+        ("version", versions, {f"{row.name}@{row.number}": row.digest for row in connection.execute(select(VERSIONS))}),
+        ("alias", aliases, {f"{row.name}@{row.alias}": row.number for row in connection.execute(select(ALIASES))}),
+        ("card", cards,
+         {(f"{row.name}@{row.number}", row.what): row.text for row in connection.execute(select(CARDS))}),
+    )  # fmt: skip
+    for what, told, there in found:
+        for key in sorted({*told, *there}, key=str):
+            if told.get(key) != there.get(key):
+                return f"the {what} {key} is {there.get(key, 'not there')}, and was {told.get(key, 'never made')}"
+    return ""
+
+
+def _noted(text: str) -> tuple[int, str]:
+    if not text:
+        return 0, ""
+    seq, _, hashed = text.partition(":")
+    if not seq.isdigit() or len(hashed) != 64:
+        raise BadRequest(f"{text!r} is no entry that was noted", hint="give SEQ:HASH as `luban audit verify` told it")
+    return int(seq), hashed

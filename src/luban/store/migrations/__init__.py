@@ -1,0 +1,1 @@
+"""The steps from one schema to the next, for alembic; `luban.store.database` runs them."""

@@ -1,0 +1,142 @@
+"""The tables, as the newest migration leaves them. SQLAlchemy is imported here: import this only where rows are used.
+
+Times are UTC as ISO 8601 text, which is the same text in every database; JSON is text too, so that it is hashed as it
+was written.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData()
+
+SETTINGS = Table(
+    "settings",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""What holds for everyone who opens this database, such as where its objects are."""
+
+OBJECTS = Table(
+    "objects",
+    METADATA,
+    Column("key", String(96), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("whole", Boolean, nullable=False),
+    Column("since", Float, nullable=False),
+    Index("objects_digest", "digest"),
+)
+"""Sealed folders in the object store. A row is there before its first file is; `whole` when its last one is.
+
+`since` is the time, in seconds since 1970, at which writing began."""
+
+MODELS = Table(
+    "models",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("n_versions", Integer, nullable=False),
+)
+"""Names of models, and the number of their newest version."""
+
+VERSIONS = Table(
+    "versions",
+    METADATA,
+    Column("name", String(64), ForeignKey("models.name"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("object", String(96), ForeignKey("objects.key"), nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("task", String(64), nullable=False),
+    Column("base", Text, nullable=False),
+    Column("data_digest", String(64), nullable=False),
+    Column("project_digest", String(64), nullable=False),
+    Column("parent", String(96), nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("latency_ms", Float),
+    Column("scores", Text, nullable=False),
+    UniqueConstraint("name", "digest", name="versions_once"),
+    CheckConstraint("number > 0", name="versions_number"),
+)
+"""Versions: never changed, never removed; triggers refuse both."""
+
+CARDS = Table(
+    "cards",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("what", String(32), primary_key=True),
+    Column("text", Text, nullable=False),
+    ForeignKeyConstraint(["name", "number"], ["versions.name", "versions.number"]),
+)
+"""What people have stated of a version beside its bundle's own card."""
+
+ALIASES = Table(
+    "aliases",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("alias", String(64), primary_key=True),
+    Column("number", Integer, nullable=False),
+    ForeignKeyConstraint(["name", "number"], ["versions.name", "versions.number"]),
+)
+"""Which version each alias names now."""
+
+MOVES = Table(
+    "moves",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("alias", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("before", Integer),
+    Column("after", Integer, nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("once", String(128)),
+    UniqueConstraint("once", name="moves_once"),
+    ForeignKeyConstraint(["name", "after"], ["versions.name", "versions.number"]),
+    Index("moves_alias", "name", "alias", "id"),
+)
+"""Every move of an alias, in order: what a rollback goes back along. `once` is the caller's idempotency key."""
+
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", String(32), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+"""The chain: each entry's hash covers its own columns and the hash before it. Triggers refuse change and removal."""
+
+AUDIT_HEAD = Table(
+    "audit_head",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Integer, nullable=False),
+    Column("hash", String(64), nullable=False),
+    CheckConstraint("id = 1", name="audit_head_one"),
+)
+"""One row: the newest entry of the chain. Writers lock it, so that changes come one after another."""
