@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,10 @@ _WORST = 5
 _FEW_ROWS = 20
 """A label with fewer test rows has scores that say little."""
 _LANGUAGES = {"en": {"en": "English", "zh": "Chinese"}, "zh": {"en": "英语", "zh": "中文"}}
+_LIMITS = ("Limits", "局限")
+"""How the section of limits is headed in the languages that there are."""
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 _TRAINING = ("epochs", "learning_rate", "batch_size", "optimizer", "schedule", "seed")
 
 
@@ -58,6 +63,14 @@ def card(facts: Mapping[str, Any], report: Report, calibration: Calibration, pro
         training=_TRAINING,
     )
     return text.rstrip() + "\n"
+
+
+def use_and_limits(text: str) -> tuple[str, str]:
+    """Return what a card says of use, and of limits; each is empty where it says nothing."""
+    opening, *pieces = _SECTION.split(text)
+    sections = {heading.strip(): body.strip() for heading, body in zip(pieces[::2], pieces[1::2], strict=True)}
+    use = opening.partition("\n")[2] if opening.startswith("# ") else opening
+    return _FENCED.sub("", use).strip(), next((sections[name] for name in _LIMITS if name in sections), "")
 
 
 def _weakest(report: Report) -> list[tuple[str, Mapping[str, Any], int]]:

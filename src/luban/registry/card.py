@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from luban.bundle.card import use_and_limits
 from luban.errors import CorruptBundle
 
 STATED = {
@@ -16,8 +16,6 @@ STATED = {
     "limits": "where it is known to be wrong or was not tested",
 }
 """What people can state of a version -> what is meant."""
-_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-_SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +52,7 @@ def read(bundle: bytes, metrics: bytes, text: bytes, stated: Mapping[str, str]) 
         base: Mapping[str, Any] = json.loads(bundle)["base"]
         found = json.loads(metrics)
         scores, data = found["scores"], found["digests"].get("data", "")
-        parts = _sections(text.decode())
+        use, limits = use_and_limits(text.decode())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptBundle(f"a file of the bundle does not hold what its name says: {error!r}") from error
     return Card(
@@ -62,15 +60,6 @@ def read(bundle: bytes, metrics: bytes, text: bytes, stated: Mapping[str, str]) 
         base=str(base.get("name") or ""),
         data=str(data),
         scores=len(scores),
-        limits=stated.get("limits") or parts.get("Limits", ""),
-        use=stated.get("use") or _FENCED.sub("", parts.get("", "")).strip(),
+        limits=stated.get("limits") or limits,
+        use=stated.get("use") or use,
     )
-
-
-def _sections(text: str) -> dict[str, str]:
-    """Return heading -> text; what stands between title and first heading is that of the empty heading."""
-    pieces = _SECTION.split(text)
-    opening = pieces[0].partition("\n")[2] if pieces[0].startswith("# ") else pieces[0]
-    return {"": opening.strip()} | {
-        heading.strip(): body.strip() for heading, body in zip(pieces[1::2], pieces[2::2], strict=True)
-    }

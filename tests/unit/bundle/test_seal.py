@@ -14,7 +14,7 @@ from unit.bundle.made import LABELS, PROJECT, Made, report
 
 from luban import files
 from luban.bundle import seal
-from luban.bundle.card import card
+from luban.bundle.card import card, use_and_limits
 from luban.bundle.engine import Engine
 from luban.errors import CorruptBundle, LubanError, PluginError
 from luban.models.facts import BaseFacts
@@ -167,6 +167,10 @@ def test_card_is_in_the_language_of_the_report(classifier: Made, tagger: Made) -
     for made in (classifier, tagger):
         facts = files.read_json(made.folder / seal.BUNDLE)
         english, chinese = (card(facts, report(), Calibration(abstain_below=0.4), one) for one in (PROJECT, project))
+        for text, limit in ((english, "at most 40 tokens"), (chinese, "最多读 40 个词元")):
+            use, limits = use_and_limits(text)
+            assert limit in limits
+            assert use and "luban.load" not in use
         assert "适用语言：英语、中文" in chinese
         assert "0.400" in chinese
         for mark in ("\n## ", "\n- ", "\n| ", "`"):
