@@ -61,7 +61,7 @@ def about(found: About) -> RenderableType:
         "data": version.data_digest, "project": version.project_digest,
         "made from": " <- ".join(map(str, found.lineage)), "size": words.megabytes(version.size_bytes / 1e6),
         "latency": "" if version.latency_ms is None else f"{version.latency_ms:.2f} ms for one text when registered",
-        **{what: " ".join(str(found.card[what]).split()) for what in ("licence", "limits", "use")},
+        **{what: _flat(str(found.card[what])) for what in ("licence", "limits", "use")},
     }  # fmt: skip
     table = grid(header=True)
     for column in ("score", "value", "95% interval"):
@@ -74,6 +74,11 @@ def about(found: About) -> RenderableType:
     for one in found.moves:
         parts.append(Text.assemble((f"{_when(one.at)}  ", "dim"), _told(one)))
     return Group(*parts)
+
+
+def _flat(text: str) -> str:
+    """Return a text of a card on one line, without the marks of a list."""
+    return " ".join(" ".join(line.split()).removeprefix("- ") for line in text.splitlines() if line.strip())
 
 
 def about_facts(found: About) -> dict[str, Any]:
