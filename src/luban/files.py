@@ -27,10 +27,13 @@ from luban.errors import Conflict, CorruptBundle, NotFound
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
+ENDINGS = frozenset({".safetensors", ".onnx", ".json", ".txt", ".md"})
+"""Kinds of files that a bundle holds and a store keeps: nothing that runs code when it is opened, and no archive."""
 MAX_JSON_BYTES = 64 * 2**20
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 _ASIDE = ".aside-"
-_MEND = "copy the folder again from where it was made, or make it again with `luban run`"
+MEND = "copy the folder again from where it was made, or make it again with `luban run`"
+"""What to do where a sealed folder is not as it was sealed."""
 
 
 def digest_bytes(data: bytes) -> str:
@@ -211,15 +214,15 @@ def survey(folder: Path) -> dict[str, Any]:
         raise NotFound(said, hint="name the sealed folder itself, e.g. runs/NAME/bundle")
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise CorruptBundle(f"{folder / MANIFEST} does not list files", hint=_MEND)
+        raise CorruptBundle(f"{folder / MANIFEST} does not list files", hint=MEND)
     body = {key: value for key, value in manifest.items() if key != "digest"}
     try:
         digest = digest_json(body)
         whole = (folder / MANIFEST).read_bytes() == _readable_json(manifest)
     except (ValueError, RecursionError) as error:
-        raise CorruptBundle(f"{folder / MANIFEST} holds what no manifest does: {error}", hint=_MEND) from error
+        raise CorruptBundle(f"{folder / MANIFEST} holds what no manifest does: {error}", hint=MEND) from error
     if manifest.get("digest") != digest or not whole:
-        raise CorruptBundle(f"{folder / MANIFEST} was changed: its digest does not match", hint=_MEND)
+        raise CorruptBundle(f"{folder / MANIFEST} was changed: its digest does not match", hint=MEND)
     if manifest.get("format") != MANIFEST_FORMAT:
         raise CorruptBundle(
             f"{folder / MANIFEST} has format {manifest.get('format')!r}; this Luban reads {MANIFEST_FORMAT}",
@@ -229,14 +232,14 @@ def survey(folder: Path) -> dict[str, Any]:
     for name, noted in manifest["files"].items():
         path = present.pop(name, None)
         if path is None:
-            raise CorruptBundle(f"{folder / name} is missing", hint=_MEND)
+            raise CorruptBundle(f"{folder / name} is missing", hint=MEND)
         if not isinstance(noted, dict) or not _HEX_DIGEST.fullmatch(str(noted.get("sha256"))):
-            raise CorruptBundle(f"{folder / MANIFEST} has no digest for {name}", hint=_MEND)
+            raise CorruptBundle(f"{folder / MANIFEST} has no digest for {name}", hint=MEND)
         if not _is_plain(path) or path.stat().st_size != noted.get("bytes"):
             raise _changed(path)
     present.pop(MANIFEST, None)
     if present:
-        raise CorruptBundle(f"{folder / min(present)} is not in {MANIFEST}", hint=_MEND)
+        raise CorruptBundle(f"{folder / min(present)} is not in {MANIFEST}", hint=MEND)
     return manifest
 
 
@@ -252,7 +255,7 @@ def verify_contents(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _changed(path: Path) -> CorruptBundle:
-    return CorruptBundle(f"{path} was changed: its contents do not match {MANIFEST}", hint=_MEND)
+    return CorruptBundle(f"{path} was changed: its contents do not match {MANIFEST}", hint=MEND)
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from luban import files
 from luban.bundle.card import card
 from luban.errors import CorruptBundle, LubanError, NotFound
+from luban.files import ENDINGS, MEND
 from luban.records import Bundle, Calibration
 from luban.tasks import make
 
@@ -33,9 +34,6 @@ REFERENCE = "reference.json"
 PROJECT = "project.json"
 CARD = "card.md"
 ANSWERS = "answers.json"
-ENDINGS = frozenset({".safetensors", ".onnx", ".json", ".txt", ".md"})
-"""All that a bundle may hold: nothing that runs code when it is opened."""
-_MEND = "copy the folder again from where it was made, or make it again with `luban run`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +147,7 @@ def read(folder: Path, *, check: bool = True) -> Parts:
         runtime = {**facts["runtime"], "kind": str(facts["runtime"]["kind"])}
         learned, text_column = dict(told["facts"]), str(facts["text"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise CorruptBundle(f"{folder / BUNDLE} is no description of a bundle: {error!r}", hint=_MEND) from error
+        raise CorruptBundle(f"{folder / BUNDLE} is no description of a bundle: {error!r}", hint=MEND) from error
     return Parts(
         bundle=bundle, task=task, calibration=_calibration(folder, task), runtime=runtime, facts=learned,
         text_column=text_column,
@@ -164,7 +162,7 @@ def _calibration(folder: Path, task: Task) -> Calibration:
         if not found.temperature > 0 or len(thresholds) not in (0, len(task.labels)):
             raise ValueError(f"temperature {found.temperature}, {len(thresholds)} thresholds")
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptBundle(f"{folder / CALIBRATION} is no calibration: {error}", hint=_MEND) from error
+        raise CorruptBundle(f"{folder / CALIBRATION} is no calibration: {error}", hint=MEND) from error
     return found
 
 

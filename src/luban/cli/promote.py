@@ -46,4 +46,4 @@ def command(
     move = registering.promote(
         version, to=alias, registry=registry, why=why, force=force, lose_at_most=lose_at_most, once=once, who=who
     )
-    show.give("promote", drawn.move_facts(move), lambda: drawn.moved(move))
+    show.give("promote", {"move": move}, lambda: drawn.moved(move))

@@ -36,4 +36,4 @@ def command(
     from luban.stages import registering
 
     move = registering.rollback(name, alias=alias, registry=registry, why=why, expected=expected, once=once, who=who)
-    show.give("rollback", drawn.move_facts(move), lambda: drawn.moved(move))
+    show.give("rollback", {"move": move}, lambda: drawn.moved(move))

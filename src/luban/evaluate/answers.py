@@ -112,14 +112,14 @@ def unpack(found: Mapping[str, Any]) -> Answers:
 
 def compared(one: Answers, other: Answers) -> Comparison | None:
     """Return one model against another, or None where they were not judged on the same rows."""
-    if one.rows != other.rows or one.measure.main != other.measure.main or not one.gold:
+    if not _alike(one, other):
         return None
     return compare(_both(one, other), one.gold, one.predictions, other.predictions)
 
 
 def by_slice(one: Answers, other: Answers) -> list[SliceDifference]:
     """Return the main score of both, slice by slice; nothing where they were not judged on the same rows."""
-    if one.rows != other.rows or one.measure.main != other.measure.main or not one.gold:
+    if not _alike(one, other):
         return []
     measure, found = _both(one, other), []
     left, statistic = measure.main_counts(one.gold, one.predictions)
@@ -136,6 +136,11 @@ def by_slice(one: Answers, other: Answers) -> list[SliceDifference]:
             ]
             found.append(SliceDifference(by, value, scores[0], scores[1], difference))
     return found
+
+
+def _alike(one: Answers, other: Answers) -> bool:
+    """Return whether both were judged on the same rows, by the same score."""
+    return one.rows == other.rows and one.measure.main == other.measure.main and bool(one.gold)
 
 
 def _both(one: Answers, other: Answers) -> Measure:

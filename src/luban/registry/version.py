@@ -14,7 +14,7 @@ CHAMPION = "champion"
 """The alias that answers: what it is moved to is held against gates and against what it named before."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
-_REFERENCE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?@([A-Za-z0-9][A-Za-z0-9._-]{0,63})")
+_REFERENCE = re.compile(rf"({NAME.pattern})?@({NAME.pattern})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +126,7 @@ def wanted_name(name: str) -> str:
     Raises:
         BadRequest: it may not.
     """
-    if not NAME.fullmatch(name):
-        raise BadRequest(
-            f"{name!r} can't be a model's name", hint="letters, digits, `.`, `_` and `-`, 64 at most, a letter first"
-        )
-    return name
+    return _wanted(name, NAME, "a model's name")
 
 
 def wanted_alias(alias: str) -> str:
@@ -139,8 +135,12 @@ def wanted_alias(alias: str) -> str:
     Raises:
         BadRequest: it may not.
     """
-    if not ALIAS.fullmatch(alias):
+    return _wanted(alias, ALIAS, "an alias")
+
+
+def _wanted(text: str, pattern: re.Pattern[str], what: str) -> str:
+    if not pattern.fullmatch(text):
         raise BadRequest(
-            f"{alias!r} can't be an alias", hint="letters, digits, `.`, `_` and `-`, 64 at most, a letter first"
+            f"{text!r} can't be {what}", hint="letters, digits, `.`, `_` and `-`, 64 at most, a letter first"
         )
-    return alias
+    return text

@@ -22,14 +22,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from luban.errors import Conflict, CorruptBundle, LubanError, MissingExtra, NotFound, RegistryError
-from luban.files import MANIFEST, digest_bytes, digest_file, new_folder, read_json, survey, verify
+from luban.files import ENDINGS, MANIFEST, MEND, digest_bytes, digest_file, new_folder, read_json, survey, verify
 
-KINDS = frozenset({".safetensors", ".onnx", ".json", ".txt", ".md"})
-"""Kinds of files that are stored: nothing that runs code when it is opened, and no archive."""
 SCHEMES = ("s3://", "gs://", "az://")
 _KEY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_MEND = "copy the folder again from where it was made, or make it again with `luban run`"
 _STORE_MEND = "put the object back from a copy, or register the bundle again under another name"
 
 
@@ -193,9 +190,9 @@ class RemoteObjects:
                 obstore.put(self._store, f"{key}/{name}", source / name)
             for name, noted in manifest["files"].items():
                 if self._digest(f"{key}/{name}") != noted["sha256"]:
-                    raise CorruptBundle(f"{source / name} was changed while it was stored", hint=_MEND)
+                    raise CorruptBundle(f"{source / name} was changed while it was stored", hint=MEND)
             if self._digest(f"{key}/{MANIFEST}") != digest_file(source / MANIFEST):
-                raise CorruptBundle(f"{source / MANIFEST} was changed while it was stored", hint=_MEND)
+                raise CorruptBundle(f"{source / MANIFEST} was changed while it was stored", hint=MEND)
 
     def folder(self, key: str, cache: Path) -> Path:
         """Return a copy in the cache, fetched where it is not there yet."""
@@ -292,8 +289,8 @@ def _storable(source: Path, key: str) -> dict[str, Any]:
     """Return the manifest of a sealed folder that is whole and holds only what may be stored."""
     manifest = verify(source)
     for name in manifest["files"]:
-        if not _NAME.fullmatch(name) or Path(name).suffix not in KINDS:
-            kinds = ", ".join(sorted(KINDS))
+        if not _NAME.fullmatch(name) or Path(name).suffix not in ENDINGS:
+            kinds = ", ".join(sorted(ENDINGS))
             raise CorruptBundle(f"{source / name} is of a kind that is not stored", hint=f"only {kinds}, in no folder")
     _same(manifest, key, source)
     return manifest

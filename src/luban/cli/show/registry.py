@@ -107,11 +107,6 @@ def moved(move: Move) -> RenderableType:
     return Group(*lines)
 
 
-def move_facts(move: Move) -> dict[str, Any]:
-    """Return what a move says to a program."""
-    return {"move": move}
-
-
 def entries(found: Sequence[Entry], console: Console) -> RenderableType:
     """Return the audit as a table, the oldest entry first."""
     table = grid(header=True)
