@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flows import small
@@ -114,13 +115,46 @@ def test_a_plan_in_the_project_file_is_done_as_it_stands(finished: Path) -> None
     assert made.chosen is not None
 
 
+def test_a_plan_is_judged_with_the_loss_that_is_given_beside_it(finished: Path) -> None:
+    project = load(finished / "luban.yaml", ["compress.plan=[{kind: quantise}]"])
+    made = compress(project, lose=0.2)
+    assert [point.name for point in made.points] == ["uncompressed", "quantise"], "nothing else was searched"
+    assert (made.points[0].faster, made.points[0].throughput) == (1.0, 1.0), "it is as fast as itself"
+    assert made.chosen is not None
+    assert made.chosen.name == "quantise"
+
+
+@pytest.mark.parametrize("asked", [{"size_mb": 9.0}, {"minutes": 1.0}, {"only_frontier": True}])
+def test_a_plan_on_the_command_line_beside_what_asks_for_a_search_is_refused(
+    finished: Path, asked: dict[str, Any]
+) -> None:
+    project = load(finished / "luban.yaml", ["compress.plan=[{kind: quantise}]"])
+    with pytest.raises(ProjectError, match="compress.plan: got a plan beside what asks for a search"):
+        compress(project, **asked)
+
+
+def test_an_amount_given_twice_is_refused(finished: Path) -> None:
+    project = load(finished / "luban.yaml", ["compress.lose_at_most=0.2"])
+    with pytest.raises(ProjectError, match="compress.lose_at_most: got two amounts"):
+        compress(project, lose=0.1)
+
+
+def test_a_plan_that_loses_too_much_says_how_much_and_what_allows_it(finished: Path) -> None:
+    lossy = "compress.plan=[{kind: magnitude, sparsity: 0.99, recover_epochs: 0}]"
+    with pytest.raises(BelowGate, match=r"the plan magnitude .* loses [\d.]+ points on validation rows, allowed is 0.5 "
+                       r"\(`compress.lose_at_most`\)") as caught:  # fmt: skip
+        compress(load(finished / "luban.yaml", [lossy]))
+    accepted = caught.value.hint.split("`")[1]
+    assert accepted.startswith("compress.lose_at_most=")
+    assert compress(load(finished / "luban.yaml", [lossy, accepted])).chosen is not None
+
+
 def test_what_can_not_be_kept_names_the_nearest_and_leaves_the_whole_bundle(
     finished: Path, digest: Callable[[], str]
 ) -> None:
     before = digest()
-    project = load(finished / "luban.yaml", ["compress.plan=[{kind: quantise}]"])
-    with pytest.raises(BelowGate, match=r"no plan keeps the budget; the nearest is \w+"):
-        compress(project, size_mb=0.001, minutes=0.0001)
+    with pytest.raises(BelowGate, match=r"no plan keeps the budget; the nearest, \w+.*`compress.at_most.size_mb`"):
+        compress(load(finished / "luban.yaml"), size_mb=0.001, minutes=0.0001)
     assert digest() == before
     assert not (finished / "runs/small/compressed").exists()
 

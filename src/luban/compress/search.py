@@ -94,6 +94,22 @@ class Budget:
         over = lost / self.lose if self.lose else (math.inf if lost else 0.0)
         return max(point.size_mb / self.size_mb, point.latency_ms / self.latency_ms, over)
 
+    def broken(self, point: Point) -> dict[str, tuple[str, float]]:
+        """Return setting -> what a point has against it in words, and the amount that would allow the point."""
+        found = {}
+        if point.lost.value > self.lose:
+            lost = f"loses {_points(point.lost.value)} points on validation rows, allowed is {_points(self.lose)}"
+            found["compress.lose_at_most"] = (lost, _just_above(point.lost.value))
+        for name, unit, got, allowed in (
+            ("size_mb", "MB", point.size_mb, self.size_mb), ("latency_ms", "ms", point.latency_ms, self.latency_ms),
+        ):  # fmt: skip
+            if got > allowed:
+                found[f"compress.at_most.{name}"] = (
+                    f"takes {got:.4g} {unit}, allowed is {allowed:g}",
+                    _just_above(got),
+                )
+        return found
+
 
 class Scales:
     """Measures what plans have made, always beside the uncompressed model."""
@@ -128,6 +144,8 @@ class Scales:
         main = self._measure.main
         lost = compare(self._measure, self._gold, self._answers, answers).differences[main]
         mine, theirs = self._time(engine)
+        if not built.plan:
+            mine = theirs  # one engine, timed twice
         return Point(
             built.plan, built.size_mb, mine.latency_ms, mine.p99_ms, mine.rows_per_s,
             self._measure.scores(self._gold, answers)[main], lost,
@@ -255,12 +273,13 @@ def frontier(points: Sequence[Point]) -> list[Point]:
     return sorted(kept, key=lambda point: point.size_mb)
 
 
-def choose(points: Sequence[Point], budget: Budget) -> Point:
+def choose(points: Sequence[Point], budget: Budget, *, own: bool = False) -> Point:
     """Return the point that keeps the budget at the least product of size and latency.
 
     Args:
         points: measured plans; the uncompressed model among them is no choice.
         budget: what it may cost and lose.
+        own: the one plan is the project's own, and nothing was searched.
 
     Raises:
         BelowGate: none keeps it; the message has the nearest.
@@ -275,11 +294,29 @@ def choose(points: Sequence[Point], budget: Budget) -> Point:
     if good:
         return min(good, key=lambda point: point.size_mb * point.latency_ms)
     nearest = min(points, key=budget.excess)
+    broken = budget.broken(nearest)
+    told = ", ".join(f"{said} (`{setting}`)" for setting, (said, _) in broken.items())
+    mend = " ".join(f"{setting}={amount:g}" for setting, (_, amount) in broken.items())
+    if own:
+        raise BelowGate(
+            f"the plan {nearest.name} {told}", measured=budget.excess(nearest), allowed=1.0,
+            hint=f"to accept it: `{mend}`; or write a gentler plan, or none, and one is searched for",
+        )  # fmt: skip
     raise BelowGate(
-        f"no plan keeps the budget; the nearest is {nearest.name}: {shown(nearest)}",
+        f"no plan keeps the budget; the nearest, {nearest.name}, {told}: {shown(nearest)}",
         measured=budget.excess(nearest), allowed=1.0,
-        hint="allow more size, latency or loss, give more minutes, or begin with a smaller base",
+        hint=f"to accept it: `{mend}`; or give more minutes, or begin with a smaller base",
     )  # fmt: skip
+
+
+def _points(share: float) -> str:
+    return f"{share * 100:.3g}"
+
+
+def _just_above(amount: float) -> float:
+    """Return an amount rounded up to two digits, as one would set it."""
+    unit = 10.0 ** (math.floor(math.log10(amount)) - 1)
+    return float(f"{math.ceil(amount / unit) * unit:.3g}")
 
 
 def shown(point: Point) -> str:

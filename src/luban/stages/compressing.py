@@ -7,7 +7,7 @@ uncompressed bundle is never touched.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,9 +68,9 @@ def compress(
 ) -> CompressResult:
     """Find the smallest and fastest model that keeps a budget, judge it, and seal it.
 
-    Stages up to the uncompressed bundle are run first where they are not done. A budget that is given goes before the
-    project file's. The chosen plan is written into the project file; a project file that has a plan already, with no
-    budget given here, gets just that plan.
+    Stages up to the uncompressed bundle are run first where they are not done. What is given here goes before the
+    project file's. A project that has a plan gets that plan, built and judged; plans are searched where it has none, or
+    where size, latency, minutes or the frontier are asked for here. The chosen plan is written into the project file.
 
     Args:
         project: as `luban.project.load.load` returns it.
@@ -84,10 +84,20 @@ def compress(
     Raises:
         BelowGate: no plan keeps the budget, or the chosen one loses more on test rows for certain; the message has the
             nearest. No compressed bundle is then sealed, and one from before is gone.
-        ProjectError: the project shares its base with others.
+        ProjectError: the project shares its base with others, or settings beside its file say otherwise than what is
+            given here.
     """
+    asked = {
+        "compress.at_most": (size_mb, latency_ms),
+        "compress.minutes": (minutes,),
+        "compress.lose_at_most": (lose,),
+    }
+    given = {setting for setting, values in asked.items() if any(value is not None for value in values)}
+    searches = only_frontier or bool(given - {"compress.lose_at_most"})
+    _refuse_contradictions(project, given, searches=searches)
     _refuse_shared(project)
     with finished(project, on_progress) as (run, ready):
+        run.tell("compress", "measuring the uncompressed model")
         work = _Work(run, ready)
         settings = project.project.compress
         budget = Budget(
@@ -95,8 +105,10 @@ def compress(
             latency_ms=latency_ms or settings.at_most.get("latency_ms", float("inf")),
             lose=settings.lose_at_most if lose is None else lose,
         )
-        asked = any(value is not None for value in (size_mb, latency_ms, lose, minutes)) or only_frontier
-        plans = [settings.plan] if settings.plan and not asked else ladder(work.shape)
+        own = bool(settings.plan) and not searches
+        if own:
+            run.tell("compress", "the project's own plan; `compress.plan=[]` searches for one")
+        plans = [settings.plan] if own else ladder(work.shape)
         points = []
         for point in search(
             work.workshop, work.scales, plans, lose=float("inf") if only_frontier else budget.lose,
@@ -108,7 +120,7 @@ def compress(
         if only_frontier:
             return CompressResult(work.folder, points, best, None)
         shutil.rmtree(run.folder / COMPRESSED, ignore_errors=True)  # it may not keep what is promised now
-        chosen = choose(points, budget)
+        chosen = choose(points, budget, own=own)
         run.tell("compress", f"chosen: {chosen.name}: {shown(chosen)}")
         lost, bundle = work.judge(chosen, budget)
         work.tell_all(points, chosen, lost)
@@ -167,7 +179,7 @@ class _Work:
             raise BelowGate(
                 f"{chosen.name} loses {lost.value:.4f} {self.measure.main} on the test rows, surely more than "
                 f"{budget.lose:g}: the interval is {lost.low:.4f} to {lost.high:.4f}",
-                measured=lost.value, allowed=budget.lose, hint="allow a larger bundle, or give more validation rows",
+                measured=lost.value, allowed=budget.lose, hint="allow more, `compress.lose_at_most`; or give a gentler plan, or more validation rows",
             )  # fmt: skip
         project = run.loaded.project
         report = score.report(
@@ -225,6 +237,22 @@ def _refuse_shared(project: Loaded) -> None:
         line = project.lines.get("export.runtime")
         problem = Problem("export.runtime", got, wanted, line, "set `export.runtime: onnx`, run, and compress then")
         raise ProjectError([problem], source=project.source)
+
+
+def _refuse_contradictions(project: Loaded, given: Set[str], *, searches: bool) -> None:
+    """Refuse a setting beside the file that is also given by the call, or a plan beside what asks for a search."""
+    problems = []
+    for override in project.overrides:
+        setting = override.partition("=")[0].strip()
+        if any(setting == one or setting.startswith(f"{one}.") for one in given):
+            problems.append(Problem(setting, "two amounts, by an option and by a setting", "one", hint="leave one out"))
+        if setting.startswith("compress.plan") and project.project.compress.plan and searches:
+            problems.append(Problem(
+                "compress.plan", "a plan beside what asks for a search: a budget, minutes or the frontier",
+                "one of the two", hint="leave the plan out; or give the budget as a setting, `compress.at_most.size_mb=12`"
+            ))  # fmt: skip
+    if problems:
+        raise ProjectError(problems, source=project.source)
 
 
 def _remember(project: Loaded, plan: Sequence[Plugin]) -> None:
