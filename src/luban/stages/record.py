@@ -129,7 +129,7 @@ class Run:
     def _why(self, name: str, before: Any, inputs: Mapping[str, Any], outputs: Sequence[str]) -> str:
         """Return why a stage has to be done; empty where it need not."""
         if before is None:
-            return "not done yet"
+            return "not done before"
         if name in self.force:
             return "asked for"
         if before["key"] != digest_json(inputs):

@@ -174,6 +174,18 @@ def test_each_finished_stage_leaves_a_line_and_a_failed_one_none() -> None:
     assert "✓ train" not in stream.getvalue()
 
 
+def test_a_stage_that_is_over_says_what_it_was_and_not_where_it_was_last() -> None:
+    to, stream = console(terminal=True)
+    with progress.Live(to, Clock()) as display:
+        display.update(Progress("train", "skipped: done already, nothing changed"))
+        display.update(Progress("evaluate", "not done before"))
+        display.update(Progress("evaluate", "baseline: probe"))
+    left = [line for line in stream.getvalue().splitlines() if "✓" in line]
+    assert "skipped: done already, nothing changed" in left[0]
+    assert "baseline" not in left[1]
+    assert "baseline" not in stream.getvalue().split("✓ evaluate")[1], "nothing moves beneath the last line"
+
+
 @pytest.mark.parametrize("width", [30, 44, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     to, stream = console(width, terminal=True)

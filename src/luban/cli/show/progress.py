@@ -160,6 +160,8 @@ class Live:
         self._console = console
         self._clock = clock
         self._now: Progress | None = None
+        self._only = ""
+        """The message of the stage that has told one alone."""
         self._began_s = 0.0
         self._best: Step | None = None
         self._spinner = Spinner("line" if console.options.ascii_only else "dots", style="cyan")
@@ -174,17 +176,20 @@ class Live:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self._end()
-        self._now = None
-        self._live.stop()
+        over, self._now = self._now, None
+        self._live.stop()  # first, or what moves is drawn once more beneath the last line
+        if error is None and over is not None:
+            self._console.print(self._ended(over))
 
     def update(self, progress: Progress) -> None:
         """Remember the news; the display looks at them five times a second."""
-        if self._now is None or progress.stage != self._now.stage:
-            self._end()
-            self._began_s, self._best = self._clock(), None
-        self._now = progress
+        over, self._now = self._now, progress
+        if over is None or progress.stage != over.stage:
+            if over is not None:
+                self._console.print(self._ended(over))
+            self._began_s, self._best, self._only = self._clock(), None, _message(progress)
+        elif _message(progress) != self._only:
+            self._only = ""
         step = progress.step
         if step is None:
             return
@@ -202,24 +207,22 @@ class Live:
         sign = "!" if self._console.options.ascii_only else "▲"
         self._console.print(Text.assemble((f"{sign} ", "yellow"), words.safe(text)))
 
-    def _end(self) -> None:
-        """Leave one line for the stage that is over."""
+    def _ended(self, over: Progress) -> RenderableType:
+        """Return the line that a stage leaves: its best step, its one message, or how much there was."""
         from rich.text import Text
 
-        if self._now is None:
-            return
         sign = "+" if self._console.options.ascii_only else "✓"
-        line = Text.assemble((f"{sign} ", "green"), (f"{self._now.stage:<10}", "bold"))
+        line = Text.assemble((f"{sign} ", "green"), (f"{over.stage:<10}", "bold"))
         line.append(f" {words.seconds(self._clock() - self._began_s):>7}", "dim")
         if self._best is not None:
             line.append(f"   best at step {words.count(self._best.step)}: ")
             line.append(_scores(self._best, self._console.width - line.cell_len))
-        elif message := _message(self._now):
-            line.append(f"   {message}", "dim")
-        elif self._now.total:
-            line.append(f"   {words.count(self._now.total)} {self._now.unit}", "dim")
+        elif self._only:
+            line.append(f"   {self._only}", "dim")
+        elif over.total:
+            line.append(f"   {words.count(over.total)} {over.unit}", "dim")
         line.truncate(self._console.width, overflow="ellipsis")
-        self._console.print(line)
+        return line
 
     def _evaluation(self, step: Step) -> RenderableType:
         from rich.text import Text
