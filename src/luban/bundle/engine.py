@@ -77,10 +77,13 @@ class Engine:
             remember: answers of `predict` that are kept, so that the same row is not answered twice; 0 keeps none.
 
         Raises:
+            BadRequest: `remember` is no whole number from 0 on.
             NotFound: the folder is no bundle.
             CorruptBundle: a file is missing, added, changed, or can't be used; the message names it.
             MissingExtra: the bundle's runtime is not installed.
         """
+        if not isinstance(remember, int) or isinstance(remember, bool) or remember < 0:
+            raise BadRequest(f"remember: got {remember!r}, wanted a whole number from 0 on", hint="0 keeps no answers")
         folder = Path(folder)
         with ThreadPoolExecutor(2) as aside:
             # Names, kinds and sizes first, so that no pipe or endless file is opened. Then all at once: hashing and

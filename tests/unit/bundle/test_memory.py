@@ -13,6 +13,7 @@ from unit.bundle.made import Made, texts
 import luban
 from luban.bundle.engine import Engine
 from luban.bundle.memory import Memory
+from luban.errors import BadRequest
 from luban.records import Calibration, LabelScores, Prediction
 
 
@@ -73,6 +74,12 @@ def test_an_engine_that_remembers_answers_as_one_that_does_not(kind: str, reques
                     (s.start, s.end, s.label) for s in other.spans
                 ]
     assert remembering.predict([]) == []
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "many", True])
+def test_what_is_no_number_of_answers_is_refused(wrong: Any, classifier: Made) -> None:
+    with pytest.raises(BadRequest, match=r"remember: got .*, wanted a whole number from 0 on"):
+        luban.load(classifier.folder, remember=wrong)
 
 
 def test_another_calibration_remembers_nothing(classifier: Made) -> None:
