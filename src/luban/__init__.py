@@ -127,22 +127,24 @@ __all__ = [
 ]
 
 
-def load(bundle: str | os.PathLike[str], *, threads: int = 0, remember: int = 0) -> Engine:
+def load(bundle: str | os.PathLike[str], *, threads: int = 0, remember: int = 0, registry: str | None = None) -> Engine:
     """Open a bundle.
 
     Args:
         bundle: the sealed folder, e.g. `runs/bank-intents/bundle`, or a version, e.g. `bank-intents@champion`.
         threads: threads of the matrix products; 0 uses every core.
         remember: answers that are kept, so that the same text is not answered twice; 0 keeps none.
+        registry: where versions are, a folder or URL; without it LUBAN_REGISTRY, or the nearest `.luban/registry`.
 
     Raises:
+        BadRequest: `remember` is no number of answers.
         NotFound: there is no bundle, or no such version.
         CorruptBundle: a file of it is missing, added or changed; the message names it.
     """
     from luban.bundle.engine import Engine
     from luban.stages.registering import find_bundle
 
-    return Engine.open(find_bundle(bundle), threads=threads, remember=remember)
+    return Engine.open(find_bundle(bundle, registry), threads=threads, remember=remember)
 
 
 def __getattr__(name: str) -> Any:

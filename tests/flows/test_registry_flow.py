@@ -121,6 +121,52 @@ def test_a_command_that_is_used_wrongly_says_so(here: Path, said: Any) -> None:
     assert "names no version" in said("promote", "bank@@", exit_code=8)
 
 
+def test_what_can_not_be_registered_leaves_no_registry(here: Path, said: Any) -> None:
+    said("register", "nowhere", exit_code=7)
+    (here / "b1/card.md").write_text("changed")
+    said("register", "b1", "--no-measure", exit_code=7)
+    said("register", "b2", "--no-measure", "--name", "a b", exit_code=8)
+    assert "holds no registry" in said("register", "b2", "--no-measure", "--parent", "bank@1", exit_code=7)
+    assert "no run under" in said("register", exit_code=7)
+    assert not (here / ".luban").exists()
+
+
+def test_what_is_meant_by_what_is_no_bundle_is_offered(here: Path, said: Any) -> None:
+    shutil.copytree(here / "b1", here / "runs/demo/bundle")
+    assert "name the bundle itself: runs/demo/bundle" in said("register", "runs/demo", exit_code=7)
+    said("register", "b1", "--no-measure", "--name", "bank")
+    assert "of that name: bank@1" in said("predict", "--text", "x", "--bundle", "bank", exit_code=7)
+    said("promote", "bank@1")
+    for name in ("bank", "bank@"):
+        assert "of that name: bank@champion, bank@1" in said("predict", "--text", "x", "--bundle", name, exit_code=7)
+        with pytest.raises(NotFound, match="no such folder"):
+            luban.load(name)
+    assert "it has 1 alone" in said("versions", "bank@2", exit_code=7)
+
+
+def test_a_hint_names_options_that_the_command_has(here: Path, said: Any) -> None:
+    assert "--bundle" not in said("register", exit_code=7)
+    for command in (
+        ["predict", "--text", "x"],
+        ["evaluate", "--data", "rows.csv"],
+        ["export", "--for", "onnx", "-o", "x"],
+    ):
+        assert "--registry" in said(*command, "--bundle", "bank@1", exit_code=7)
+        assert "no model 'bank'" in said(*command, "--bundle", "bank@1", "--registry", _empty(here), exit_code=7)
+
+
+def _empty(here: Path) -> str:
+    with registering.opened(str(here / "other"), create=True):
+        return str(here / "other")
+
+
+def test_two_aliases_with_no_model_are_told_as_they_were_given(here: Path, said: Any) -> None:
+    said("register", "b1", "--no-measure", "--name", "bank")
+    assert "'@challenger' does not say of which model" in said("diff", "@champion", "@challenger", exit_code=8)
+    said("promote", "bank@1")
+    assert "bank@1" in said("diff", "@champion", "bank@1")
+
+
 def test_who_answers_from_a_folder_does_not_wait_for_a_database(real: Made) -> None:
     script = "import sys, luban; luban.load(sys.argv[1]); print({'sqlalchemy', 'alembic'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script, str(real.folder)], capture_output=True, text=True, check=True)

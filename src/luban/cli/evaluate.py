@@ -13,14 +13,13 @@ from luban.cli.show import Show
 @click.command("evaluate")
 @options.project
 @click.option("--data", type=click.Path(path_type=Path), help="Labelled rows to judge a finished bundle on.")
-@click.option(
-    "--bundle", type=click.Path(path_type=Path), help="With --data: the bundle; else the newest under ./runs."
-)
+@click.option("--bundle", help="With --data: the bundle, or a version such as bank@3; else the newest under ./runs.")
 @click.option("--text", help="With --data: column that holds the text, if it is called otherwise there.")
 @click.option("--label", help="With --data: column that holds the label, if it is called otherwise there.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="With --data: folder to write the report to.")
 @options.threads
 @options.force
+@options.registry
 @options.output
 @click.pass_context
 def command(
@@ -29,12 +28,13 @@ def command(
     project: Path,
     overrides: tuple[str, ...],
     data: Path | None,
-    bundle: Path | None,
+    bundle: str | None,
     text: str | None,
     label: str | None,
     out: Path | None,
     threads: int,
     force: tuple[str, ...],
+    registry: str | None,
 ) -> None:
     """Measure the model on the project's test rows, or a bundle on the rows of --data.
 
@@ -44,8 +44,8 @@ def command(
     from luban.cli.show import results
 
     if data is None:
-        if bundle or text or label or out or threads:
-            ctx.fail("--bundle, --text, --label, --out and --threads go with --data")
+        if bundle or text or label or out or threads or registry:
+            ctx.fail("--bundle, --registry, --text, --label, --out and --threads go with --data")
         from luban.project.load import load
         from luban.stages.flow import run
 
@@ -59,7 +59,9 @@ def command(
     from luban.stages.judge import judge
     from luban.stages.predicting import newest_bundle
 
-    folder = bundle or newest_bundle(Path.cwd())
+    from luban.stages.registering import find_bundle
+
+    folder = find_bundle(bundle, registry) if bundle else newest_bundle(Path.cwd())
     with show.progress() as on_progress:
         report = judge(folder, data, text=text, label=label, out=out, threads=threads, on_progress=on_progress)
     facts = {**results.report_facts(report), "bundle": folder, "out": out}

@@ -21,9 +21,7 @@ from luban.cli.show import Show
     "--for", "kind", metavar="KIND",
     help="Package a finished bundle instead: onnx, openvino, tensorflow or sagemaker.",
 )  # fmt: skip
-@click.option(
-    "--bundle", type=click.Path(path_type=Path), help="With --for: the bundle; else the newest of the project."
-)
+@click.option("--bundle", help="With --for: the bundle, or a version such as bank@3; else the newest of the project.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="With --for: folder of the package, to be made.")
 @click.option(
     "--rows", type=click.Path(path_type=Path),
@@ -34,6 +32,7 @@ from luban.cli.show import Show
     "--max-difference", type=click.FloatRange(0, min_open=True),
     help="With --for: largest difference of a logit; else `export.max_difference` of the bundle's project.",
 )  # fmt: skip
+@options.registry
 @options.output
 @click.pass_context
 def command(
@@ -44,11 +43,12 @@ def command(
     force: tuple[str, ...],
     fastest: bool,
     kind: str | None,
-    bundle: Path | None,
+    bundle: str | None,
     output: Path | None,
     rows: Path | None,
     column: str | None,
     max_difference: float | None,
+    registry: str | None,
 ) -> None:
     """Run up to the exported graph, and prove that it answers as the checkpoint does.
 
@@ -61,8 +61,8 @@ def command(
     from luban.cli.show import results
 
     if kind is None:
-        if bundle or output or rows or column or max_difference:
-            ctx.fail("--bundle, -o, --rows, --column and --max-difference go with --for")
+        if bundle or registry or output or rows or column or max_difference:
+            ctx.fail("--bundle, --registry, -o, --rows, --column and --max-difference go with --for")
         from luban.project.load import load
 
         loaded = load(project, overrides)
@@ -88,11 +88,12 @@ def command(
         ctx.fail("--column goes with --rows")
     from luban.stages.packaging import package
     from luban.stages.predicting import newest_bundle
+    from luban.stages.registering import find_bundle
 
     root = project if project.is_dir() else project.parent
     with show.progress() as on_progress:
         made = package(
-            kind, output, bundle=bundle or newest_bundle(root), rows=rows, column=column,
-            max_difference=max_difference, on_progress=on_progress,
+            kind, output, bundle=find_bundle(bundle, registry) if bundle else newest_bundle(root), rows=rows,
+            column=column, max_difference=max_difference, on_progress=on_progress,
         )  # fmt: skip
     show.give("export", results.packaged_facts(made), lambda: results.packaged(made))

@@ -19,6 +19,7 @@ from luban.cli.show import Show
 @click.option("--scores", is_flag=True, help="Give the probability of every label.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on where a stopped call with -o was.")
 @options.threads
+@options.registry
 @options.output
 @click.pass_context
 def command(
@@ -32,6 +33,7 @@ def command(
     scores: bool,
     resume: bool,
     threads: int,
+    registry: str | None,
 ) -> None:
     """Answer texts through a bundle.
 
@@ -52,7 +54,7 @@ def command(
         ctx.fail("--column goes with FILE")
     if piped and answers.nobody_writes_stdin():
         ctx.fail("give FILE, --text, or lines on stdin")
-    folder = find_bundle(bundle) if bundle else newest_bundle(Path.cwd())
+    folder = find_bundle(bundle, registry) if bundle else newest_bundle(Path.cwd())
     if file is None:
         answers.write(show, folder, texts if texts else answers.stdin_blocks(), scores=scores, threads=threads)
         return

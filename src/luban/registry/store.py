@@ -68,6 +68,7 @@ class Registry:
         parent: str = "",
         latency_ms: float | None = None,
         stated: Mapping[str, str] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> Registered:
         """Make a bundle a version; the same bundle under the same name stays the version that it is.
 
@@ -79,13 +80,14 @@ class Registry:
             parent: the version it was made from, `NAME@NUMBER` or `NAME@ALIAS`.
             latency_ms: median time of one answer, where it was measured.
             stated: what the card is to state beside the bundle's own: `licence`, `use`, `limits`.
+            facts: what `facts_of(source)` returned a moment ago; the bundle is then not verified again, but its copy is.
 
         Raises:
             NotFound: the folder is no bundle, or there is no such parent.
             CorruptBundle: a file of it is missing, added or changed; the message names it. Nothing is registered.
             Conflict: writing took more than an hour.
         """
-        facts = _facts(source)
+        facts = facts_of(source) if facts is None else facts
         from_whom = str(self.version(parent, beside=name)) if parent else ""
         row = {
             "name": wanted_name(name), "who": who, "note": note, "parent": from_whom, "latency_ms": latency_ms, **facts,
@@ -290,7 +292,8 @@ class Registry:
         if not found:
             n = connection.execute(select(MODELS.c.n_versions).where(MODELS.c.name == wanted.name)).scalar_one()
             raise NotFound(
-                f"{wanted.name} has no version {number}", hint=f"it has 1 to {n}: luban versions {wanted.name}"
+                f"{wanted.name} has no version {number}",
+                hint=f"it has {'1 alone' if n == 1 else f'1 to {n}'}: luban versions {wanted.name}",
             )
         return found[0]
 
@@ -316,6 +319,8 @@ def open_registry(place: str, *, objects: str = "", create: bool = False) -> Reg
         RegistryError: it can't be opened, or its schema is newer than this Luban.
         MissingExtra: a package that this needs is not installed.
     """
+    if objects and create:
+        open_objects(objects)  # before anything is made: the package for it may be missing
     database = open_database(place, create=create)
     try:
         kept = _kept_at(database, objects if "://" in objects or not objects else str(Path(objects).absolute()))
@@ -350,8 +355,8 @@ def _kept_at(database: Database, wanted: str) -> str:
     return str(found or "")
 
 
-def _facts(source: Path) -> dict[str, Any]:
-    """Return the columns that a bundle itself decides.
+def facts_of(source: Path) -> dict[str, Any]:
+    """Verify a bundle, and return the columns of a version that it decides itself.
 
     Raises:
         NotFound, CorruptBundle: it is none, or not whole.

@@ -80,6 +80,6 @@ def newest_bundle(root: Path) -> Path:
     made = [path for kind in (BUNDLE, COMPRESSED) for path in (root / RUNS).glob(f"*/{kind}/{MANIFEST}")]
     found = sorted(made, key=lambda path: path.stat().st_mtime_ns)
     if not found:
-        hint = "`luban run` makes one, or name one: --bundle DIR"
+        hint = "`luban run` makes one; or name one: its folder, or a version such as bank@champion"
         raise NotFound(f"no run under {root / RUNS} has made a bundle", hint=hint)
     return found[-1].parent

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luban.errors import CorruptBundle
-from luban.files import read_json
+from luban.errors import CorruptBundle, LubanError, NotFound
+from luban.files import MANIFEST, read_json
 from luban.records import Listener, Progress, ignore
+from luban.stages.places import BUNDLE, COMPRESSED
 from luban.stages.predicting import newest_bundle
 
 if TYPE_CHECKING:
@@ -125,20 +126,22 @@ def register(
         CorruptBundle: a file of it is missing, added or changed; nothing is registered.
     """
     from luban.bundle import seal
-    from luban.registry.version import looks_like_reference
+    from luban.registry.store import facts_of
+    from luban.registry.version import wanted_name
 
-    with opened(registry, objects=objects, create=True) as it:
-        if source is not None and looks_like_reference(str(source)) and not Path(source).exists():
-            version = it.version(str(source))
-            folder, name = it.bundle(version), name or version.name
-        else:
-            folder = newest_bundle(Path.cwd()) if source is None else Path(source)
-        name = name or seal.open_bundle(folder).name
-        on_progress(Progress("register", f"{folder} as {name}"))
-        latency_ms = _latency_ms(folder) if measure else None
+    folder = newest_bundle(Path.cwd()) if source is None else find_bundle(source, registry)
+    if name is None:
+        name = str(source).partition("@")[0] if _is_reference(source) else seal.read(folder, check=False).bundle.name
+    wanted_name(name)
+    on_progress(Progress("register", f"{folder} as {name}"))
+    facts = facts_of(folder)
+    latency_ms = _latency_ms(folder) if measure else None
+    # Last, so that what can't be registered leaves no empty registry. A parent is in one that is there.
+    with opened(registry, objects=objects, create=not parent) as it:
         return it.register(
-            folder, name=name, who=who or whoami(), note=note, parent=parent, latency_ms=latency_ms, stated=stated
-        )
+            folder, name=name, who=who or whoami(), note=note, parent=parent, latency_ms=latency_ms, stated=stated,
+            facts=facts,
+        )  # fmt: skip
 
 
 def versions(name: str | None = None, registry: str | None = None) -> dict[str, list[Version]]:
@@ -180,7 +183,7 @@ def diff(before: str, after: str, registry: str | None = None) -> Diff:
     from luban.registry.version import parse
 
     with opened(registry) as it:
-        one = parse(before, beside=parse(after, "_").name if before.startswith("@") else "")
+        one = parse(before, beside=parse(after).name if before.startswith("@") else "")
         return compare.diff(it, it.version(one), it.version(after, beside=one.name))
 
 
@@ -261,16 +264,43 @@ def find_bundle(given: str | os.PathLike[str], registry: str | None = None) -> P
     """Return the folder that is given, or that of the version which is named: `bank@3`, `bank@champion`.
 
     Raises:
-        NotFound: there is no such version.
+        NotFound: there is no such folder or version; the message has what may have been meant.
         CorruptBundle: its object is not the bundle that was registered.
     """
+    if _is_reference(given):
+        with opened(registry) as it:
+            return it.bundle(it.version(os.fspath(given)))
+    folder = Path(given)
+    if not (folder / MANIFEST).is_file() and (hint := _meant(folder, registry)):
+        said = f"{folder} is no bundle" if folder.exists() else f"{folder}: no such folder"
+        raise NotFound(said, hint=hint)
+    return folder
+
+
+def _is_reference(given: str | os.PathLike[str]) -> bool:
+    """Tell whether a version is named; a folder that has an @ in its name is a folder."""
     from luban.registry.version import looks_like_reference
 
-    text = os.fspath(given)
-    if not looks_like_reference(text) or Path(text).exists():
-        return Path(text)
-    with opened(registry) as it:
-        return it.bundle(it.version(text))
+    return looks_like_reference(os.fspath(given)) and not Path(given).exists()
+
+
+def _meant(folder: Path, registry: str | None) -> str:
+    """Return which bundles may have been meant by what is none: those in a run's folder, or a model's versions."""
+    from luban.registry.version import NAME
+
+    inside = [str(folder / kind) for kind in (BUNDLE, COMPRESSED) if (folder / kind / MANIFEST).is_file()]
+    if inside:
+        return f"name the bundle itself: {' or '.join(inside)}"
+    name = str(folder).removesuffix("@")
+    if not NAME.fullmatch(name):
+        return ""
+    try:
+        with opened(registry) as it:
+            found = it.versions(name)
+    except LubanError:
+        return ""
+    aliases = [f"{name}@{alias}" for version in found for alias in version.aliases]
+    return f"the registry has versions of that name: {', '.join([*aliases, str(found[-1])])}"
 
 
 def _latency_ms(folder: Path) -> float | None:
@@ -287,7 +317,7 @@ def _latency_ms(folder: Path) -> float | None:
     from luban.records import Encoded
 
     try:
-        engine = Engine.open(folder)
+        engine = Engine.open(folder, check=False)  # it was verified a moment ago
     except MissingExtra:
         return None
     try:

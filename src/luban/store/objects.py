@@ -115,7 +115,9 @@ class LocalObjects:
         with new_folder(target) as aside:
             for name in (*manifest["files"], MANIFEST):
                 shutil.copyfile(source / name, aside / name)
-            _same(verify(aside), key, source)
+                if name != MANIFEST and digest_file(aside / name) != manifest["files"][name]["sha256"]:
+                    raise CorruptBundle(f"{source / name} was changed: its contents do not match {MANIFEST}", hint=MEND)
+            _same(survey(aside), key, source)
 
     def folder(self, key: str, cache: Path) -> Path:
         """Return where the object lies."""
@@ -190,7 +192,7 @@ class RemoteObjects:
                 obstore.put(self._store, f"{key}/{name}", source / name)
             for name, noted in manifest["files"].items():
                 if self._digest(f"{key}/{name}") != noted["sha256"]:
-                    raise CorruptBundle(f"{source / name} was changed while it was stored", hint=MEND)
+                    raise CorruptBundle(f"{source / name} was changed: its contents do not match {MANIFEST}", hint=MEND)
             if self._digest(f"{key}/{MANIFEST}") != digest_file(source / MANIFEST):
                 raise CorruptBundle(f"{source / MANIFEST} was changed while it was stored", hint=MEND)
 
@@ -286,8 +288,8 @@ class RemoteObjects:
 
 
 def _storable(source: Path, key: str) -> dict[str, Any]:
-    """Return the manifest of a sealed folder that is whole and holds only what may be stored."""
-    manifest = verify(source)
+    """Return the manifest of a sealed folder that holds only what may be stored; contents are compared in the copy."""
+    manifest = survey(source)
     for name in manifest["files"]:
         if not _NAME.fullmatch(name) or Path(name).suffix not in ENDINGS:
             kinds = ", ".join(sorted(ENDINGS))
