@@ -55,7 +55,7 @@ cd examples/$(1) && $(BIN)/python data.py
 cd examples/$(1) && $(BIN)/luban init data/train.csv --label label --test data/test.csv --name demo --out demo.yaml --force
 @echo; echo "--- 2 of 4: everything wrong with the data, before any training"
 cd examples/$(1) && $(BIN)/luban check --project demo.yaml
-@echo; echo "--- 3 of 4: train, export, evaluate ($(3) epochs, to be done in ten minutes; demo.yaml has what was advised)"
+@echo; echo "--- 3 of 4: train, export, evaluate (with train.epochs=$(3), whatever demo.yaml has, to be done in ten minutes)"
 cd examples/$(1) && $(BIN)/luban run --project demo.yaml train.epochs=$(3)
 @echo; echo "--- 4 of 4: answer texts with the bundle, without torch"
 cd examples/$(1) && $(BIN)/luban predict data/test.csv --output runs/demo/answers.jsonl --bundle runs/demo/bundle

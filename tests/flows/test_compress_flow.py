@@ -129,13 +129,13 @@ def test_a_plan_on_the_command_line_beside_what_asks_for_a_search_is_refused(
     finished: Path, asked: dict[str, Any]
 ) -> None:
     project = load(finished / "luban.yaml", ["compress.plan=[{kind: quantise}]"])
-    with pytest.raises(ProjectError, match="compress.plan: got a plan beside what asks for a search"):
+    with pytest.raises(ProjectError, match=r"compress\.plan: got a plan beside what asks for a search"):
         compress(project, **asked)
 
 
 def test_an_amount_given_twice_is_refused(finished: Path) -> None:
     project = load(finished / "luban.yaml", ["compress.lose_at_most=0.2"])
-    with pytest.raises(ProjectError, match="compress.lose_at_most: got two amounts"):
+    with pytest.raises(ProjectError, match=r"compress\.lose_at_most: got two amounts"):
         compress(project, lose=0.1)
 
 

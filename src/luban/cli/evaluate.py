@@ -58,7 +58,6 @@ def command(
         ctx.fail("settings and --force go with a project, not with --data")
     from luban.stages.judge import judge
     from luban.stages.predicting import newest_bundle
-
     from luban.stages.registering import find_bundle
 
     folder = find_bundle(bundle, registry) if bundle else newest_bundle(Path.cwd())

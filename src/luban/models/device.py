@@ -23,7 +23,7 @@ from typing import Any
 
 from luban.errors import LubanError
 from luban.models import packaged
-from luban.models.limits import cores, memory_limit, read_text
+from luban.models.limits import cores, cpu_name, memory_limit, threads
 from luban.records import Finding
 
 BF16_PAYS_FROM = 1.2
@@ -64,7 +64,7 @@ class Machine:
         return fast is not None and plain is not None and fast >= BF16_PAYS_FROM * plain
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form in which the machine stands in environment.json."""
+        """Return the form in which the machine stands in JSON."""
         return {**asdict(self), "cuda": list(self.cuda)}
 
 
@@ -73,8 +73,7 @@ def machine() -> Machine:
     """Return what this machine can do; measured once a process, in under two seconds beside the import of torch."""
     import psutil
 
-    n_cores = cores()
-    n_threads = max(1, min(n_cores, psutil.cpu_count(logical=False) or n_cores))
+    n_cores, n_threads = cores(), threads()
     memory = psutil.virtual_memory()
     limit, used = memory_limit()
     fp32 = bf16 = None
@@ -88,7 +87,7 @@ def machine() -> Machine:
             cuda = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         mps = torch.backends.mps.is_available()
     return Machine(
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cores=n_cores,
         threads=n_threads,
         memory_bytes=min(memory.total, limit),
@@ -308,12 +307,3 @@ def _trial() -> Finding:
             "trial", "FAIL", "a tiny base gave numbers that are not finite", "install another build of torch"
         )
     return Finding("trial", "PASS", f"a tiny base was made, loaded and run in {time.perf_counter() - started:.1f} s")
-
-
-def _cpu_name() -> str:
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in read_text(Path("/proc/cpuinfo")).splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{platform.machine()} {names[0] if names else platform.processor()}".strip()

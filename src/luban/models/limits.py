@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,21 @@ def cores(root: Path = Path("/")) -> int:
         if quota and period and float(quota) > 0:
             quotas.append(float(quota) / float(period))
     return max(1, int(min(quotas)))
+
+
+def threads() -> int:
+    """Return how many threads matrix products take where nobody says: one a physical core that may be used."""
+    import psutil
+
+    n_cores = cores()
+    return max(1, min(n_cores, psutil.cpu_count(logical=False) or n_cores))
+
+
+def cpu_name() -> str:
+    """Return the processor's architecture and model, as `x86_64 Intel(R) Xeon(R) CPU @ 2.20GHz`."""
+    lines = read_text(Path("/proc/cpuinfo")).splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{platform.machine()} {names[0] if names else platform.processor()}".strip()
 
 
 def memory_limit(root: Path = Path("/")) -> tuple[int, int]:

@@ -80,7 +80,7 @@ class Registry:
             parent: the version it was made from, `NAME@NUMBER` or `NAME@ALIAS`.
             latency_ms: median time of one answer, where it was measured.
             stated: what the card is to state beside the bundle's own: `licence`, `use`, `limits`.
-            facts: what `facts_of(source)` returned a moment ago; the bundle is then not verified again, but its copy is.
+            facts: what `facts_of(source)` returned a moment ago; then only the copy is verified.
 
         Raises:
             NotFound: the folder is no bundle, or there is no such parent.

@@ -179,7 +179,8 @@ class _Work:
             raise BelowGate(
                 f"{chosen.name} loses {lost.value:.4f} {self.measure.main} on the test rows, surely more than "
                 f"{budget.lose:g}: the interval is {lost.low:.4f} to {lost.high:.4f}",
-                measured=lost.value, allowed=budget.lose, hint="allow more, `compress.lose_at_most`; or give a gentler plan, or more validation rows",
+                measured=lost.value, allowed=budget.lose,
+                hint="allow more, `compress.lose_at_most`; or give a gentler plan, or more validation rows",
             )  # fmt: skip
         project = run.loaded.project
         report = score.report(
@@ -241,16 +242,17 @@ def _refuse_shared(project: Loaded) -> None:
 
 def _refuse_contradictions(project: Loaded, given: Set[str], *, searches: bool) -> None:
     """Refuse a setting beside the file that is also given by the call, or a plan beside what asks for a search."""
+    budget = project.project.compress.at_most
     problems = []
     for override in project.overrides:
         setting = override.partition("=")[0].strip()
-        if any(setting == one or setting.startswith(f"{one}.") for one in given):
-            problems.append(Problem(setting, "two amounts, by an option and by a setting", "one", hint="leave one out"))
+        set_so = {f"{setting}.{name}" for name in budget} if setting == "compress.at_most" else {setting}
+        if given & set_so:
+            problems.append(Problem(setting, "two amounts, by option and by setting", "one", hint="leave one out"))
         if setting.startswith("compress.plan") and project.project.compress.plan and searches:
-            problems.append(Problem(
-                "compress.plan", "a plan beside what asks for a search: a budget, minutes or the frontier",
-                "one of the two", hint="leave the plan out; or give the budget as a setting, `compress.at_most.size_mb=12`"
-            ))  # fmt: skip
+            got = "a plan beside what asks for a search: a budget, minutes or the frontier"
+            hint = "leave the plan out; or give the budget as a setting, `compress.at_most.size_mb=12`"
+            problems.append(Problem("compress.plan", got, "one of the two", hint=hint))
     if problems:
         raise ProjectError(problems, source=project.source)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -162,7 +163,7 @@ class Run:
         for place in (self.folder, self.folder / "stages"):
             sweep(place)
         digest = lock.write(self.loaded.project, self.folder)
-        machine = environment()
+        machine = environment(self.loaded.project.train.threads)
         write_json(self.folder / "environment.json", machine)
         self.log, told = RunLog(self.folder), self.on_progress
         heard = self.log.hear
@@ -223,14 +224,18 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def environment() -> dict[str, Any]:
-    """Return what the run ran on: versions of what counts, processor, threads, memory."""
+def environment(n_threads: int) -> dict[str, Any]:
+    """Return what the run ran on: versions of what counts, processor, threads, memory.
+
+    Args:
+        n_threads: `train.threads`; where it is 0, the threads are those that torch takes by itself.
+    """
     import platform
     from importlib import metadata
 
     import psutil
 
-    from luban.models.limits import cores
+    from luban.models.limits import cores, cpu_name, threads
 
     def version(package: str) -> str | None:
         try:
@@ -238,12 +243,15 @@ def environment() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             return None
 
+    told = os.environ.get("OMP_NUM_THREADS", "")
     packages = ("luban", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "accelerate", "numpy", "pyarrow")
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "machine": platform.machine(),
+        "cpu": cpu_name(),
         "cores": cores(),
+        "threads": n_threads or (int(told) if told.isdecimal() and int(told) else threads()),
         "memory_mb": round(psutil.virtual_memory().total / 1e6),
         "packages": {package: version(package) for package in packages},
     }

@@ -131,7 +131,11 @@ def register(
 
     folder = newest_bundle(Path.cwd()) if source is None else find_bundle(source, registry)
     if name is None:
-        name = str(source).partition("@")[0] if _is_reference(source) else seal.read(folder, check=False).bundle.name
+        name = (
+            str(source).partition("@")[0]
+            if source is not None and _is_reference(source)
+            else seal.read(folder, check=False).bundle.name
+        )
     wanted_name(name)
     on_progress(Progress("register", f"{folder} as {name}"))
     facts = facts_of(folder)

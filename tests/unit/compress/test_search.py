@@ -60,7 +60,7 @@ def test_with_no_loss_allowed_only_what_loses_nothing_is_taken() -> None:
 def test_the_uncompressed_model_is_no_choice() -> None:
     with pytest.raises(BelowGate, match="no plan was measured"):
         choose([WHOLE], Budget())
-    with pytest.raises(BelowGate, match="the plan quantise loses 10 points on validation rows, allowed is 0.5"):
+    with pytest.raises(BelowGate, match=r"the plan quantise loses 10 points on validation rows, allowed is 0.5"):
         choose([WHOLE, point(5, 1.0, 0.8, QUANTISE)], Budget(), own=True)
 
 

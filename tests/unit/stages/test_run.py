@@ -21,7 +21,7 @@ from luban.models import checkpoint
 from luban.models.facts import BaseFolder
 from luban.project.load import Loaded, load
 from luban.records import Progress, Report, Score
-from luban.stages import run, train
+from luban.stages import check, run, train
 from luban.stages.compressing import compress
 from luban.stages.evaluating import _gates
 from luban.stages.record import Run
@@ -62,6 +62,22 @@ def lines(loaded: Loaded) -> list[dict[str, Any]]:
 
 def events(told: list[dict[str, Any]], *wanted: str) -> list[tuple[str, str]]:
     return [(line["event"], line["stage"]) for line in told if line["event"] in wanted]
+
+
+def test_the_folder_has_the_machine_that_it_was_made_on(project: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def environment(loaded: Loaded) -> dict[str, Any]:
+        check(loaded, quick=True)
+        found: dict[str, Any] = json.loads((loaded.root / "runs/shop/environment.json").read_text("utf-8"))
+        return found
+
+    made = environment(project({"train.threads": 1}))
+    assert made["threads"] == 1
+    assert made["cpu"].startswith(made["machine"])
+    assert len(made["cpu"]) > len(made["machine"]), "the model is there too"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert environment(project({"train.threads": 0}))["threads"] == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert 1 <= environment(project({"train.threads": 0}))["threads"] <= made["cores"]
 
 
 def test_the_log_tells_of_every_stage_and_goes_on_after_a_stop(project: Place) -> None:
