@@ -69,7 +69,8 @@ def test_the_whole_way(here: Path, said: Any) -> None:
     verified = said("audit", "verify")
     assert "holds 7 entries" in verified
     head = verified.split("note elsewhere: ")[1].strip()
-    assert "holds" in said("audit", "verify", "--noted", head)
+    again = said("audit", "verify", "--noted", head)
+    assert "holds" in again and "entries 1 to 7 are what was there when entry 7 was noted" in again
     assert "a trial" in said("audit", "list", "bank", "--last", "3")
     assert "nothing to remove" in said("registry", "collect")
     assert "3, " in said("registry")
@@ -165,6 +166,22 @@ def test_two_aliases_with_no_model_are_told_as_they_were_given(here: Path, said:
     assert "'@challenger' does not say of which model" in said("diff", "@champion", "@challenger", exit_code=8)
     said("promote", "bank@1")
     assert "bank@1" in said("diff", "@champion", "bank@1")
+
+
+def test_a_place_where_no_registry_can_be_is_told(here: Path, said: Any) -> None:
+    (here / "file").write_text("")
+    for place in ("/proc/nope", str(here / "file")):
+        told = said("register", "b1", "--no-measure", "--registry", place, exit_code=7)
+        assert f"no registry can be made in {place}" in told and "--registry, or LUBAN_REGISTRY" in told
+
+
+def test_what_is_not_said_is_not_guessed(here: Path, said: Any) -> None:
+    said("register", "b1", "--no-measure", "--name", "bank")
+    assert "the newest: luban promote bank@1" in said("promote", "bank", exit_code=8)
+    assert "a letter or digit first" in said("register", "b1", "--no-measure", "--name", "-bank", exit_code=8)
+    with registering.opened(str(here / "other"), create=True):
+        pass
+    assert "no entries" in said("audit", "list", "--registry", str(here / "other"))
 
 
 def test_who_answers_from_a_folder_does_not_wait_for_a_database(real: Made) -> None:

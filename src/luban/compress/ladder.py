@@ -30,7 +30,7 @@ def ladder(shape: Shape) -> list[Plan]:
     words: Plan = (Plugin(kind="vocabulary"),) if shape.has_vocabulary else ()
     eight, four = _quantised("static", 8), _quantised("weights", 4)
     found: list[Plan] = [(eight,), (*words, eight), (*words, four)] if words else [(eight,), (four,)]
-    half, two_thirds = math.ceil(_HALF * shape.n_layers), math.ceil(_SHALLOW * shape.n_layers)
+    half, two_thirds = half_of(shape.n_layers), math.ceil(_SHALLOW * shape.n_layers)
     if half < shape.n_layers:
         found.append((*words, _early(half), eight))
     for share in (_SHALLOW, _HALF, _DEEP):
@@ -40,10 +40,15 @@ def ladder(shape: Shape) -> list[Plan]:
     narrow = Plugin(kind="prune", options={"width": _NARROW})
     found.append((*words, narrow, eight))
     if half < two_thirds < shape.n_layers:
-        found.append((*words, _layers(two_thirds), _early(math.ceil(_HALF * two_thirds)), eight))
+        found.append((*words, _layers(two_thirds), _early(half_of(two_thirds)), eight))
     if half < shape.n_layers:
         found += [(*words, _layers(half), four), (*words, _layers(half), narrow, eight)]
     return found
+
+
+def half_of(n_layers: int) -> int:
+    """Return half of so many layers, rounded up: what methods keep, or end early after, where nobody says."""
+    return math.ceil(_HALF * n_layers)
 
 
 def _layers(keep: int) -> Plugin:

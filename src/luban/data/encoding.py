@@ -16,6 +16,9 @@ _CHUNK_BYTES = 1 << 20
 _SAMPLE_BYTES = 1 << 18
 _GB18030 = re.compile(rb"[\x81-\xfe][0-9][\x81-\xfe][0-9]|[\x80-\xff][\x00-\xff]")
 _SYMBOL_IN_WORD = re.compile(r"[^\W\d_][¡-¿×÷][^\W\d_]")
+_CONTROLS = re.compile(rb"[\x80-\x9f]")
+"""Bytes that are no characters in Latin-1, and half of the double bytes elsewhere."""
+_WORD = re.compile(r"[^\W\d_]+")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -156,11 +159,27 @@ def _guess(sample: bytes) -> str:
     """Return what charset-normalizer takes the bytes for; of Western code pages, which are alike, cp1252."""
     from charset_normalizer import from_bytes
 
-    best = from_bytes(sample).best()
+    western = sample.decode("cp1252", "replace")
+    matches = from_bytes(sample)
+    best = matches.best()
+    if not _CONTROLS.search(sample) and _in_latin_words(western) and (best is None or not _is_latin(str(best))):
+        # Any code page has some letter for the few bytes beyond ASCII: only those that make it a Latin one are likely.
+        best = next((one for one in matches if _is_latin(str(one))), None)
+        if best is None:
+            return "cp1252"
     if best is None:
         return ""
-    is_latin = not any(character > "\u024f" and character.isalpha() for character in str(best))
-    western = sample.decode("cp1252", "replace")
-    if is_latin and "\ufffd" not in western and not _SYMBOL_IN_WORD.search(western):
+    if _is_latin(str(best)) and "\ufffd" not in western and not _SYMBOL_IN_WORD.search(western):
         return "cp1252"
     return best.encoding
+
+
+def _is_latin(text: str) -> bool:
+    return not any(character > "\u024f" and character.isalpha() for character in text)
+
+
+def _in_latin_words(western: str) -> bool:
+    """Tell whether nine of ten words with letters beyond ASCII have as many of ASCII: no other script mixes so."""
+    words = [word for word in _WORD.findall(western) if not word.isascii()]
+    mixed = sum(len(word) == 1 or sum(map(str.isascii, word)) * 2 >= len(word) for word in words)
+    return bool(words) and mixed >= 0.9 * len(words)

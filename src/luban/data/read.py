@@ -30,16 +30,17 @@ _log = logging.getLogger(__name__)
 _ROWS_PER_BATCH = 8192
 
 
-def read(path: Path | str, section: Names, task: str, *, labelled: bool = True) -> Dataset:
+def read(path: Path | str, section: Names, task: str, *, labelled: bool = True, answered: bool = False) -> Dataset:
     """Read a whole file.
 
     Args:
         path: a file, or a folder with one folder a class.
         section: names the columns and the separator of labels, e.g. a project's `data` section.
         task: `tag` for tokens and tags; every other kind of task has labels.
-        labelled: False reads texts alone: no label is looked for, none is wanted, and the text's column is what a user
-            says with `--column`. A row without a text (null, or no such key) is malformed then, since there is nothing
-            to answer; an empty cell of a table is a blank text.
+        labelled: False reads texts alone, to be answered: no label is looked for, none is wanted, and the text's column
+            is what a user says with `--column`.
+        answered: a finished model is to answer these rows: one without a text (null, or no such key) is malformed then,
+            since there is nothing to answer. An empty cell of a table is a blank text.
 
     Returns:
         The rows in the form that `Dataset` describes; `row` is the line in the file (csv, tsv, jsonl, xlsx, CoNLL), or
@@ -51,7 +52,7 @@ def read(path: Path | str, section: Names, task: str, *, labelled: bool = True) 
     """
     import pyarrow as pa
 
-    reader = _Reader(Path(path), section, task, labelled)
+    reader = _Reader(Path(path), section, task, labelled, answered=answered)
     tables = [pa.Table.from_batches([batch]) for batch in reader.batches(_ROWS_PER_BATCH)]
     if not tables:
         raise fault(str(path), "no rows", "labelled rows" if labelled else "rows")
@@ -89,10 +90,11 @@ def mended(dataset: Dataset) -> dict[str, dict[str, Any]]:
 class _Reader:
     """Turns raw rows of one file into batches of the common form."""
 
-    def __init__(self, path: Path, section: Names, task: str, labelled: bool) -> None:
+    def __init__(self, path: Path, section: Names, task: str, labelled: bool, *, answered: bool = False) -> None:
         self.section = section
         self.per_token = task == "tag"
         self.labelled = labelled
+        self.wants_text = answered or not labelled
         self.mended = Mended()
         headless = section.text.startswith("#") and section.text[1:].isdigit()
         self.source: Source = open_source(path, has_header=not headless)
@@ -183,8 +185,8 @@ class _Reader:
         return {"text": found_texts, "labels": found_labels} if self.labelled else {"text": found_texts}
 
     def _text(self, value: Any) -> str:
-        # With labels an absent text is blank, and the checks tell of it. Tables have no other way to write a blank one.
-        if not self.labelled and not self._json_cells and _plain(value) is None:
+        # Before training an absent text is blank, and the checks tell of it. Tables have no other way to write a blank.
+        if self.wants_text and not self._json_cells and _plain(value) is None:
             hint = 'give the row a text, or take it out; a blank text, "", is answered'
             raise Misfit("no text: null, or no such key", "a text", hint)
         return _text(value)
@@ -246,7 +248,7 @@ class _Reader:
             if isinstance(label, str):
                 label = label.split()
             return units.join(tokens), tokens, self._bio(row, tokens, label)
-        text = _text(text)
+        text = self._text(text)
         if isinstance(label, str):
             tokens = text.split()
             label = label.split()

@@ -39,7 +39,9 @@ def open_source(path: Path, *, has_header: bool = True) -> Source:
     if path.is_dir():
         source = Source(path, "folder", fixed=("text", "label"))
     elif not path.exists():
-        siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        siblings = (
+            [other.name for other in path.parent.iterdir() if other.name[:1] != "."] if path.parent.is_dir() else []
+        )
         near = difflib.get_close_matches(path.name, siblings, n=3)
         hint = did_you_mean(path.name, near or siblings[:10])
         raise fault(str(path), "no file of this name", "a data file", hint=hint)

@@ -233,7 +233,7 @@ _TABLE: dict[str, tuple[str, str]] = {
     "errors.right": ("right", "正确"),
     "errors.given": ("given", "回答"),
     "nothing": ("(nothing)", "（无）"),
-    "suspects.title": ("Test labels that may be wrong", "可能标错的测试数据"),
+    "suspects.title": ("Test rows whose label may be wrong", "可能标错的测试数据"),
     "suspects.gold": ("Labelled", "标注为"),
     "suspects.given": ("Models say", "模型认为"),
     "suspects.about": (

@@ -192,7 +192,12 @@ def _packages() -> Iterator[Finding]:
             mend = f"pip install --upgrade 'luban[{extra}]'" if extra else "pip install --upgrade luban"
             yield Finding(name, "WARN" if extra else "FAIL", message, mend, facts={"here": here, "lacking": lacking})
         else:
-            yield Finding(name, "PASS", f"all {len(here)} packages are here", facts={"here": here})
+            yield Finding(
+                name,
+                "PASS",
+                f"{'the one package is' if len(here) == 1 else f'all {len(here)} packages are'} here",
+                facts={"here": here},
+            )
 
 
 def _pip() -> Finding:

@@ -52,7 +52,11 @@ class Loaded:
         problems = []
         for name, path in files.items():
             if not path.exists():
-                siblings = sorted(item.name for item in path.parent.iterdir()) if path.parent.is_dir() else []
+                siblings = (
+                    sorted(item.name for item in path.parent.iterdir() if item.name[:1] != ".")
+                    if path.parent.is_dir()
+                    else []
+                )
                 place = f"data.{name}"
                 hint = did_you_mean(path.name, siblings[:40]) or f"nothing is in {path.parent}"
                 got, wanted = tree.shown(named[name]), "a file or folder that is there"

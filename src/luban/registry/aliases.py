@@ -16,7 +16,7 @@ from luban.files import canonical_json
 from luban.registry import audit
 from luban.registry.judge import Verdict, verdict
 from luban.registry.store import Registry
-from luban.registry.version import CHAMPION, Move, Version, wanted_alias
+from luban.registry.version import CHAMPION, NAME, Move, Version, wanted_alias
 from luban.store.tables import ALIASES, MOVES
 
 _ROUNDS = 5
@@ -59,7 +59,7 @@ def promote(
     wanted_alias(to)
     if force and not why.strip():
         raise BadRequest("to overrule a refusal, say why", hint='--force --why "..."')
-    version = registry.version(reference)
+    version = _named(registry, reference, to)
     for _ in range(_ROUNDS):
         with registry.database.reading() as connection:
             current = _current(connection, version.name, to)
@@ -136,6 +136,18 @@ def moves(registry: Registry, name: str, alias: str = CHAMPION) -> list[Move]:
     """Return every move of an alias, the oldest first."""
     with registry.database.reading() as connection:
         return [_as_move(row) for row in _rows(connection, name, alias)]
+
+
+def _named(registry: Registry, reference: str, to: str) -> Version:
+    """Return the version that is to be promoted.
+
+    Raises:
+        BadRequest: a bare name is given. Elsewhere that is the champion, which can't be meant to become champion.
+    """
+    if to == CHAMPION and NAME.fullmatch(reference):
+        newest = registry.versions(reference)[-1]
+        raise BadRequest(f"{reference!r} does not say which version", hint=f"the newest: luban promote {newest}")
+    return registry.version(reference)
 
 
 def _judged(registry: Registry, version: Version, current: int | None, lose_at_most: float | None) -> Verdict:

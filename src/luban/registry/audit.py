@@ -52,6 +52,8 @@ class Verified:
     """Number of the first entry that is wrong or missing; None where the chain holds."""
     problem: str = ""
     """What is wrong there."""
+    noted: int = 0
+    """Number of the entry that was noted and is still the same, with all before it; 0 where none was given."""
 
 
 def now() -> str:
@@ -132,7 +134,7 @@ def verify(connection: Connection, noted: str = "") -> Verified:
     problem = _tables(connection, versions, aliases, cards)
     if problem:
         return broken(seq, f"the chain holds, but {problem}")
-    return Verified(n_entries=seq, head=f"{seq}:{previous}")
+    return Verified(n_entries=seq, head=f"{seq}:{previous}", noted=wanted_seq)
 
 
 def _replay(

@@ -126,7 +126,7 @@ def wanted_name(name: str) -> str:
     Raises:
         BadRequest: it may not.
     """
-    return _wanted(name, NAME, "a model's name")
+    return _wanted(name, NAME, "a model's name", "a letter or digit")
 
 
 def wanted_alias(alias: str) -> str:
@@ -135,12 +135,11 @@ def wanted_alias(alias: str) -> str:
     Raises:
         BadRequest: it may not.
     """
-    return _wanted(alias, ALIAS, "an alias")
+    return _wanted(alias, ALIAS, "an alias", "a letter")
 
 
-def _wanted(text: str, pattern: re.Pattern[str], what: str) -> str:
+def _wanted(text: str, pattern: re.Pattern[str], what: str, first: str) -> str:
     if not pattern.fullmatch(text):
-        raise BadRequest(
-            f"{text!r} can't be {what}", hint="letters, digits, `.`, `_` and `-`, 64 at most, a letter first"
-        )
+        hint = f"letters, digits, `.`, `_` and `-`, 64 at most, {first} first"
+        raise BadRequest(f"{text!r} can't be {what}", hint=hint)
     return text

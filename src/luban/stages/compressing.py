@@ -23,7 +23,6 @@ from luban.evaluate import score
 from luban.evaluate.answers import pack
 from luban.evaluate.compare import compare
 from luban.evaluate.frontier import write as write_frontier
-from luban.evaluate.measure import Measure
 from luban.files import digest_json, read_json, write_json, write_text
 from luban.metrics.interval import Difference
 from luban.models import checkpoint
@@ -33,7 +32,7 @@ from luban.project.schema import Plugin
 from luban.project.write import with_setting
 from luban.records import Bundle, Listener, ignore
 from luban.stages.flow import Ready, finished
-from luban.stages.parts import is_multi_label, task_json
+from luban.stages.parts import is_multi_label, measure_of, task_json
 from luban.stages.places import BUNDLE, CHECKPOINT, COMPRESS, COMPRESSED, DATA
 from luban.stages.record import Run, code_digest, digest_of
 from luban.tasks import make_head
@@ -138,7 +137,7 @@ class _Work:
         source = run.folder / CHECKPOINT
         self.parts = checkpoint.read_parts(source)
         task = ready.task
-        self.measure = Measure(task.kind, task.labels, is_multi_label(run.loaded))
+        self.measure = measure_of(run.loaded, task)
         settings = lock.resolved(project)
         key = digest_json({
             "checkpoint": digest_of(source), "data": digest_of(run.folder / DATA),

@@ -16,7 +16,6 @@ from luban.data.split import Splits
 from luban.errors import BelowGate
 from luban.evaluate import baselines, render, score
 from luban.evaluate.answers import pack
-from luban.evaluate.measure import Measure
 from luban.files import digest_json, read_json
 from luban.models import checkpoint
 from luban.models.processor import Processor
@@ -24,7 +23,7 @@ from luban.project import lock
 from luban.project.across import LOWER_IS_BETTER
 from luban.records import Bundle, Calibration, Prediction, Report
 from luban.stages import probing
-from luban.stages.parts import is_multi_label
+from luban.stages.parts import is_multi_label, measure_of
 from luban.stages.places import BUNDLE, CHECKPOINT, DATA, GRAPH, REPORT
 from luban.stages.probing import Probed
 from luban.stages.record import Run, code_digest, digest_of, peak_memory_mb
@@ -85,7 +84,7 @@ def _work(run: Run, splits: Splits, task: Task, probed: Probed | None) -> dict[s
         report=report, project=_settings(run),
         reference=engine.reference(task.inputs(splits.validation.table)),
         answers=pack(
-            Measure(task.kind, tuple(task.labels), is_multi_label(run.loaded)), task.gold(table), predictions, table,
+            measure_of(run.loaded, task), task.gold(table), predictions, table,
             project.evaluate.slices,
         ),
     )  # fmt: skip

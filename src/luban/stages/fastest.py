@@ -19,7 +19,6 @@ from luban.bundle.runtimes import onnx, openvino
 from luban.data.sample import evenly_by_length
 from luban.errors import GateError, LubanError, MissingExtra
 from luban.evaluate.compare import compare
-from luban.evaluate.measure import Measure
 from luban.files import write_text
 from luban.metrics.interval import Difference
 from luban.models import checkpoint
@@ -28,7 +27,7 @@ from luban.project.load import Loaded
 from luban.project.write import with_setting
 from luban.records import Calibration, Listener, ignore
 from luban.stages.flow import Ready, trained
-from luban.stages.parts import is_multi_label
+from luban.stages.parts import measure_of
 from luban.stages.places import CHECKPOINT
 from luban.stages.record import Run
 from luban.tasks import make_head
@@ -124,7 +123,7 @@ class _Bench:
         task = self._task = ready.task
         table = evenly_by_length(ready.splits.validation.table, ROWS)
         self._rows = task.encode(table, self._parts.processor)
-        self._measure = Measure(task.kind, task.labels, is_multi_label(run.loaded))
+        self._measure = measure_of(run.loaded, task)
         self._inputs, self._gold = task.inputs(table), task.gold(table)
         self._tell("writing the graph")
         self._graph = onnx.write(self._model, folder, self._rows)

@@ -45,7 +45,8 @@ def judge(
         on_progress: told how far it has come.
 
     Raises:
-        DataError: the file can't be read, or has labels that the model does not know; all are listed.
+        DataError: the file can't be read, or has rows with no text or with labels that the model does not
+            know; all are listed.
         NotFound, CorruptBundle: the bundle can't be used.
         Conflict: `out` can't be a folder, for a file is there; no row is read then.
     """
@@ -64,7 +65,7 @@ def judge(
     except (KeyError, TypeError) as error:
         raise CorruptBundle(f"{bundle / PROJECT} holds no settings of a project: {error!r}") from error
     on_progress(Progress("evaluate", f"reading {data.name}"))
-    rows = read(data, section, engine.task.kind)
+    rows = read(data, section, engine.task.kind, answered=True)
     gold = engine.task.gold(rows.table)
     _want_known(gold, engine, rows.table.column("row").to_pylist(), str(data))
     inputs = engine.task.inputs(rows.table)

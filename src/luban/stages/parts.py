@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from luban.errors import Problem, ProjectError
+from luban.evaluate.measure import Measure
 from luban.files import read_json, write_json
 from luban.models import base as bases
 from luban.models.facts import BaseFolder
@@ -45,6 +46,11 @@ def task_json(loaded: Loaded) -> tuple[str, dict[str, Any]]:
 def is_multi_label(loaded: Loaded) -> bool:
     """Tell whether a text may have several labels."""
     return bool(loaded.project.task.options.get("multi_label"))
+
+
+def measure_of(loaded: Loaded, task: Task) -> Measure:
+    """Return how the project's predictions are scored."""
+    return Measure(task.kind, tuple(task.labels), is_multi_label(loaded))
 
 
 def processor_of(loaded: Loaded, base: BaseFolder) -> Processor:

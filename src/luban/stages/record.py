@@ -180,14 +180,16 @@ class Run:
 class StepLog:
     """Appends each training step to `metrics.jsonl`; after a resumption, steps done again are written again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, training: str) -> None:
+        """Take a run's folder, and what stands in each line to tell one training from another."""
+        self._training = training
         path = folder / "metrics.jsonl"
         cut_torn_line(path)
         self._file = path.open("a", encoding="utf-8")
 
     def add(self, step: Step) -> None:
         """Write one step."""
-        self._file.write(json.dumps(asdict(step), allow_nan=True) + "\n")
+        self._file.write(json.dumps({"training": self._training, **asdict(step)}, allow_nan=True) + "\n")
         if step.scores:
             self._file.flush()
 

@@ -96,7 +96,7 @@ def _work(
         objectives=[make_objective(plugin.kind, dict(plugin.options), task) for plugin in settings.objectives],
     )  # fmt: skip
     trackers = [make_tracker(plugin.kind, dict(plugin.options), run.folder) for plugin in settings.trackers]
-    log, started, last = StepLog(run.folder), time.monotonic(), None
+    log, started, last = StepLog(run.folder, plan[:12]), time.monotonic(), None
     bettered = False
     try:
         for step in training.steps():

@@ -255,8 +255,13 @@ def _sqlite(folder: Path, create: bool) -> Database:
         if not create:
             hint = "`luban register BUNDLE --name NAME` makes one; or name another: --registry, or LUBAN_REGISTRY"
             raise NotFound(f"{folder} holds no registry", hint=hint)
-        # Models are not for version control. That the file is written durably makes the folder durable, too.
-        write_text(folder / ".gitignore", "*\n")
+        try:
+            # Models are not for version control. That the file is written durably makes the folder durable, too.
+            write_text(folder / ".gitignore", "*\n")
+        except OSError as error:
+            said = error.strerror or str(error)
+            hint = "name a folder that can be written, or made: --registry, or LUBAN_REGISTRY"
+            raise RegistryError(f"no registry can be made in {folder}: {said}", hint=hint) from error
     driver = sqlite_driver()
     url = URL.create("sqlite", database=str(file.absolute()))
     engine = create_engine(url, module=driver, connect_args={"timeout": BUSY_S, "check_same_thread": False})

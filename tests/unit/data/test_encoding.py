@@ -41,6 +41,16 @@ def test_western_text_is_not_taken_for_chinese(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["text,label\ncafé,good\nok,bad\n", "text,label\nDas Gerät läuft,good\nschön,good\n", "naïve\n", "Él está aquí\n"],
+)
+def test_a_few_western_letters_are_no_rare_script(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(text.encode("latin-1"))
+    assert path.read_text(find_encoding(path)) == text
+
+
+@pytest.mark.parametrize(
     ("encoding", "text"),
     [
         ("cp1252", "It’s a “nice” café – really.\n"), ("cp1250", "Zażółć gęślą jaźń, który świeci nad źródłem\n"),

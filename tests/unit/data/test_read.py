@@ -359,6 +359,15 @@ def test_texts_alone(tmp_path: Path) -> None:
     assert rows.column("text").to_pylist() == ["Bob ran", "Bob ran"]
 
 
+@pytest.mark.parametrize(("task", "right"), [("classify", "good"), ("tag", [])])
+def test_labelled_rows_that_a_model_answers_have_texts(tmp_path: Path, task: str, right: Any) -> None:
+    as_lines(tmp_path / "rows.jsonl", [{"text": "a", "label": right}, {"text": None, "label": right}, {"label": right}])
+    assert read(tmp_path / "rows.jsonl", COLUMNS, task).table["text"].to_pylist() == ["a", "", ""]
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "rows.jsonl", COLUMNS, task, answered=True)
+    assert [problem.got for problem in caught.value.problems] == ["no text: null, or no such key"] * 2
+
+
 def test_a_stream_holds_a_batch_and_stops_at_the_first_problem(tmp_path: Path) -> None:
     as_lines(tmp_path / "rows.jsonl", [{"text": str(number), "label": "x"} for number in range(10)])
     batches = list(stream(tmp_path / "rows.jsonl", COLUMNS, "classify", 4))

@@ -109,6 +109,8 @@ def moved(move: Move) -> RenderableType:
 
 def entries(found: Sequence[Entry], console: Console) -> RenderableType:
     """Return the audit as a table, the oldest entry first."""
+    if not found:
+        return line("no entries: nothing that was asked for has been changed yet")
     table = grid(header=True)
     table.add_column(header="", header_style="dim", justify="right", no_wrap=True)
     table.add_column(header="when (UTC)", header_style="dim", no_wrap=True)
@@ -132,8 +134,15 @@ def verified(found: Verified) -> RenderableType:
     if found.broken is not None:
         return Text.assemble(("broken ", "bold red"), f"at entry {found.broken}: {words.safe(found.problem)}")
     entries = f"{found.n_entries} entr{'y' if found.n_entries == 1 else 'ies'}"
+    proven = []
+    if found.noted:
+        same = "entry 1 is" if found.noted == 1 else f"entries 1 to {found.noted} are"
+        later = found.n_entries - found.noted
+        rest = f"; {later} later one{'' if later == 1 else 's'} held by the chain alone" if later else ""
+        proven.append(Text(f"{same} what was there when entry {found.noted} was noted{rest}"))
     return Group(
         Text.assemble(("holds ", "green"), f"{entries}, and versions, cards and aliases are as they say"),
+        *proven,
         Text.assemble(("note elsewhere: ", "dim"), found.head),
     )
 

@@ -64,7 +64,7 @@ def draw(found: Diff, console: Console, *, everything: bool = False) -> Renderab
     if found.slices:
         parts += [Text(), _slices(found, everything)]
     if found.settings:
-        parts += [Text(), _settings(found, console, everything)]
+        parts += [Text(), _settings(found, everything)]
     return Group(*parts)
 
 
@@ -124,7 +124,7 @@ def _slices(found: Diff, everything: bool) -> RenderableType:
     return table
 
 
-def _settings(found: Diff, console: Console, everything: bool) -> RenderableType:
+def _settings(found: Diff, everything: bool) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
@@ -133,12 +133,8 @@ def _settings(found: Diff, console: Console, everything: bool) -> RenderableType
     table.add_column(header=str(found.before), header_style="dim", overflow="fold")
     table.add_column(header=str(found.after), header_style="dim", overflow="fold")
     shown = found.settings if everything else found.settings[:_SETTINGS]
-    width = max((console.width - 30) // 2, 16)
     for one in shown:
         cells = [Text(words.safe(_value(value))) for value in (one.before, one.after)]
-        if not everything:
-            for cell in cells:
-                cell.truncate(width, overflow="ellipsis")
         table.add_row(one.path, *cells)
     more = len(found.settings) - len(shown)
     return Group(table, Text(f"and {more} more: --all", style="dim")) if more else table

@@ -9,7 +9,6 @@ grows by a head; the median text takes the time of the layers below, and the har
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from luban.compress import Candidate, Material, surgery
+from luban.compress.ladder import half_of
 from luban.compress.measure import Validation
 from luban.compress.methods.distil import recover
 from luban.errors import LubanError
@@ -89,7 +89,7 @@ class EarlyExit:
         """Return how many layers stand below the early head; raise as `apply` says."""
         config: Any = candidate.model.body.config
         n_layers = int(config.num_hidden_layers)
-        after = self.options.after or math.ceil(n_layers / 2)
+        after = self.options.after or half_of(n_layers)
         if material.task.per_token or getattr(material.task, "multi_label", False):
             raise LubanError(
                 f"early-exit: the task {material.task.kind} gives several answers to a text, wanted one label each",

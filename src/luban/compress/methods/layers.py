@@ -6,7 +6,6 @@ Effect of Dropping Layers of Pre-trained Transformer Models").
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from luban.compress import Candidate, Material, surgery
+from luban.compress.ladder import half_of
 from luban.compress.methods.distil import recover
 from luban.errors import LubanError
 
@@ -61,7 +61,7 @@ class Layers:
         """
         config: Any = candidate.model.body.config
         n_layers = int(config.num_hidden_layers)
-        keep = self.options.keep or math.ceil(n_layers / 2)
+        keep = self.options.keep or half_of(n_layers)
         if hasattr(config, "num_hidden_groups"):
             raise LubanError(
                 f"layers: the layers of {type(candidate.model.body).__name__} share their weights, so that none can go",
