@@ -90,7 +90,9 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         args.n, args.segments, args.memory = 600, 2, args.memory or 3000
         args.peers = ["pipeline"] if args.smoke else args.peers
     rows = read(args.rows)[: args.n]
-    make_models(folder, args)
+    if args.run and not args.train:
+        raise SystemExit("give --train too: ranges are taken from training rows, never from those that are judged")
+    make_models(folder, "tiny" if args.smoke else args.base, args.train or args.rows, run=args.run)
     methods = [*OURS, *([SMALLER] if args.compressed else []), *args.peers]
     workers = {method: Worker(args, method, folder) for method in methods}
     for worker in workers.values():
@@ -447,8 +449,15 @@ def versions() -> dict[str, str]:
     return {name: installed[name] for name in (*names, "sentence-transformers") if name in installed}
 
 
-def make_models(folder: Path, args: argparse.Namespace) -> None:
-    """Make the bundles `bundle` and `int8`, and what peers begin with: `peer`, `exported`, `head.npz`, `facts.json`."""
+def make_models(folder: Path, base: str, rows: Path, *, run: Path | None = None) -> None:
+    """Make the bundles `bundle` and `int8`, and what peers begin with: `peer`, `exported`, `head.npz`, `facts.json`.
+
+    Args:
+        folder: where they are put.
+        base: as a project names it, or `tiny`; an untrained head is put on it.
+        rows: JSON lines with `text`: the vocabulary of `tiny`, and what ranges of int8 activations are taken from.
+        run: a finished run whose model is taken instead.
+    """
     import numpy as np
     import torch
 
@@ -466,15 +475,13 @@ def make_models(folder: Path, args: argparse.Namespace) -> None:
     from luban.records import Calibration, Report
     from luban.tasks import make, make_head
 
-    if args.run and not args.train:
-        raise SystemExit("give --train too: ranges are taken from training rows, never from those that are judged")
-    texts = [row["text"] for row in read(args.train or args.rows)]
+    texts = [row["text"] for row in read(rows)]
     texts = texts[:: max(1, len(texts) // 256)]
-    if args.run:
-        model, parts = checkpoint.load(args.run / "checkpoint", make_head)
+    if run:
+        model, parts = checkpoint.load(run / "checkpoint", make_head)
         labels, facts, processor = list(parts.task["labels"]), parts.base, parts.processor
     else:
-        found = tiny.make(folder / "tiny", texts) if args.smoke else bases.find(args.base, Path())
+        found = tiny.make(folder / "tiny", texts) if base == "tiny" else bases.find(base, Path())
         facts, labels = found.facts, [f"label {number}" for number in range(N_LABELS)]
         settings = ProcessorSettings(
             max_length=min(WINDOW, facts.max_length), prefix=facts.prefix, clean=("unicode", "control", "whitespace")
@@ -486,14 +493,14 @@ def make_models(folder: Path, args: argparse.Namespace) -> None:
         model = TaskModel(body, head)
     model.eval()
     task = make("classify", {}, labels)
-    rows = task.encode(texts, processor)
-    project = Project(name="bench", task=Plugin(kind="classify"), base=args.base, data=DataSection(train="rows.jsonl"))
+    windows = task.encode(texts, processor)
+    project = Project(name="bench", task=Plugin(kind="classify"), base=base, data=DataSection(train="rows.jsonl"))
     for name in ("bundle", "int8"):
         with files.new_folder(folder / f"{name}-graph") as aside:
-            runtime = runtimes.write("onnx", model, aside, rows)
+            runtime = runtimes.write("onnx", model, aside, windows)
             if name == "int8":
                 graph = aside / onnx.GRAPH
-                small, _ = make_method(Plugin(kind="quantise")).apply(graph.read_bytes(), rows, onnx.runner)
+                small, _ = make_method(Plugin(kind="quantise")).apply(graph.read_bytes(), windows, onnx.runner)
                 graph.write_bytes(small)
             runner = runtimes.open("onnx", aside, runtime)
             files.seal(aside, {"kind": "graph"})

@@ -49,7 +49,7 @@ def main() -> None:
         folder = Path(name)
         if args.smoke:
             args.train, args.test = made_up(folder)
-            args.seeds, args.peer_epochs = [13], 1.0
+            args.seeds, args.peer_epochs, args.base = [13], 1.0, str(folder / "tiny")
         measure(args, folder)
 
 
@@ -252,7 +252,9 @@ def read(path: Path) -> list[Any]:
 
 
 def made_up(folder: Path) -> tuple[Path, Path]:
-    """Write rows that are quick to make, for a pass that only shows that everything runs."""
+    """Write rows and a base that are quick to make, for a pass that only shows that everything runs."""
+    from luban.models import tiny
+
     chance = random.Random(0)
     words = [f"{first}{last}" for first in ("ba", "ke", "lo", "mi", "su") for last in ("rn", "st", "ld", "nk", "mp")]
     for name in ("train", "test"):
@@ -261,6 +263,7 @@ def made_up(folder: Path) -> tuple[Path, Path]:
             for number in range(300)
         ]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tiny.make(folder / "tiny", [row["text"] for row in rows])
     return folder / "train.jsonl", folder / "test.jsonl"
 
 

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from predict import made_up, make_bundle
+from predict import made_up, make_models
 
 TEXT = "Where is my new card?"
 PIPELINE = """
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/results/start.json"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        make_bundle(Path(folder), "tiny" if args.smoke else args.base, made_up(Path(folder) / "rows.jsonl", 256))
+        make_models(Path(folder), "tiny" if args.smoke else args.base, made_up(Path(folder) / "rows.jsonl", 256))
         found = measure(Path(folder), 1 if args.smoke else args.rounds)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=2) + "\n")

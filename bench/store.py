@@ -12,13 +12,15 @@ that are appended to a file, which no database with one commit a flush can pass.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import secrets
 import shutil
 import tempfile
 import time
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from sqlalchemy import text
 
@@ -40,11 +42,13 @@ def main() -> None:
     parser.add_argument("--registry", help="a database that is there; without it a new SQLite")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("bench/results/store.json"))
     given = parser.parse_args()
     seconds = 0.5 if given.smoke else given.seconds
     folder = tempfile.mkdtemp(prefix="luban-bench-", dir=given.folder)
     try:
-        print(f"| flushes of 4 KiB | {flushes(folder, seconds):,.0f}/s | |")
+        found: dict[str, Any] = {"flushes_per_s": flushes(folder, seconds), "writers": {}}
+        print(f"| flushes of 4 KiB | {found['flushes_per_s']:,.0f}/s | |")
         for writers in (1, 8):
             place = given.registry or f"{folder}/{writers}"
             database = open_database(place, create=True)
@@ -54,11 +58,14 @@ def main() -> None:
                 wrote = pool.starmap(write, [(place, seconds)] * writers)
             commits, errors = sum(one.commits for one in wrote) / seconds, sum(one.errors for one in wrote)
             longest = max(one.longest_s for one in wrote)
+            found["writers"][writers] = {"commits_per_s": commits, "longest_s": longest, "errors": errors}
             print(
                 f"| {name}, {writers} at once | {commits:,.0f} commits/s | longest {longest:.2f} s, {errors} errors |"
             )
     finally:
         shutil.rmtree(folder)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def flushes(folder: str, seconds: float) -> float:

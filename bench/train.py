@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if args.smoke or args.train is None:
             args.train, args.test = made_up(Path(folder))
-            args.steps, args.rounds = 4, 1
+            args.steps, args.rounds, args.base = 4, 1, str(Path(folder) / "tiny") if args.smoke else args.base
         measure(args)
 
 
@@ -254,13 +254,16 @@ def read(path: Path) -> list[Any]:
 
 
 def made_up(folder: Path) -> tuple[Path, Path]:
-    """Write rows that are quick to make, for a pass that only shows that everything runs."""
+    """Write rows and a base that are quick to make, for a pass that only shows that everything runs."""
+    from luban.models import tiny
+
     for name in ("train", "test"):
         rows = [
             {"text": f"row {i} is {'good' if i % 2 else 'bad'} " + "word " * (i % 20), "label": "ab"[i % 2]}
             for i in range(400)
         ]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tiny.make(folder / "tiny", [row["text"] for row in rows])
     return folder / "train.jsonl", folder / "test.jsonl"
 
 
