@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -80,6 +81,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("bench/results/serve.json"))
     args = parser.parse_args()
+    if not shutil.which("wrk"):
+        raise SystemExit("wrk makes the load: install it, e.g. apt-get install wrk")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if args.smoke:

@@ -263,7 +263,7 @@ def made_up(folder: Path) -> tuple[Path, Path]:
             for i in range(400)
         ]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    tiny.make(folder / "tiny", [row["text"] for row in rows])
+    tiny.make(folder / "tiny", [row["text"] for row in rows], max_length=WINDOW)
     return folder / "train.jsonl", folder / "test.jsonl"
 
 
