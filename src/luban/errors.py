@@ -18,7 +18,12 @@ LubanError(message, hint)
 │   └── CorruptBundle
 └── ServeError
     ├── BadRequest
-    ├── Overloaded
+    │   ├── TooLarge
+    │   └── TooSlow
+    ├── Unauthenticated
+    ├── Forbidden
+    ├── Overloaded(retry_after_s)
+    ├── Unavailable(retry_after_s)
     └── DeadlineExceeded
 """
 
@@ -165,8 +170,37 @@ class BadRequest(ServeError):
     """The request itself is wrong."""
 
 
-class Overloaded(ServeError):
-    """The queue is full; try again later."""
+class TooLarge(BadRequest):
+    """The request is beyond a limit in bytes, items or tokens."""
+
+
+class TooSlow(BadRequest):
+    """The request did not arrive in time."""
+
+
+class Unauthenticated(ServeError):
+    """No key, or none that is good."""
+
+
+class Forbidden(ServeError):
+    """This key may not do this."""
+
+
+class _Later(ServeError):
+    """A request that may be answered if it comes again."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+        """Seconds after which it may be asked again."""
+
+
+class Overloaded(_Later):
+    """The queue is full, or the caller's rate is used up; try again later."""
+
+
+class Unavailable(_Later):
+    """Not ready yet, or about to stop; ask another server, or try again later."""
 
 
 class DeadlineExceeded(ServeError):
@@ -194,7 +228,12 @@ CODES: dict[type[LubanError], Codes] = {
     CorruptBundle: Codes(7, 500, "DATA_LOSS"),
     ServeError: Codes(8, 500, "INTERNAL"),
     BadRequest: Codes(8, 400, "INVALID_ARGUMENT"),
+    TooLarge: Codes(8, 413, "INVALID_ARGUMENT"),
+    TooSlow: Codes(8, 408, "DEADLINE_EXCEEDED"),
+    Unauthenticated: Codes(8, 401, "UNAUTHENTICATED"),
+    Forbidden: Codes(8, 403, "PERMISSION_DENIED"),
     Overloaded: Codes(8, 429, "RESOURCE_EXHAUSTED"),
+    Unavailable: Codes(8, 503, "UNAVAILABLE"),
     DeadlineExceeded: Codes(8, 504, "DEADLINE_EXCEEDED"),
 }
 

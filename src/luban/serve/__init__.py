@@ -1,0 +1,1 @@
+"""Serving: bundles behind REST, on a machine without torch."""
