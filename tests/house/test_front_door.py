@@ -18,7 +18,7 @@ PluginError UnknownPlugin MissingExtra
 TrainError Diverged OutOfMemory
 GateError BelowGate ParityFailed
 RegistryError NotFound Conflict CorruptBundle
-ServeError BadRequest Overloaded DeadlineExceeded
+ServeError BadRequest TooLarge TooSlow Unauthenticated Forbidden Overloaded Unavailable DeadlineExceeded
 """
 HEAVY = ("torch", "transformers", "sklearn", "pyarrow", "pandas", "polars", "scipy", "onnxruntime", "pydantic", "numpy")
 

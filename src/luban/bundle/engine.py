@@ -121,14 +121,18 @@ class Engine:
         Raises:
             BadRequest: a row is of another type; the message has its index, from 0.
         """
-        rows = self._checked(rows)
+        rows = self.checked(rows)
         if not rows:
             return []
         return self._answered(rows) if self.memory is None else self.memory.answer(rows, self._answered)
 
     def _answered(self, rows: Sequence[Any]) -> list[Prediction]:
+        return self.answer(rows)[0]
+
+    def answer(self, rows: Sequence[Any]) -> tuple[list[Prediction], Encoded]:
+        """Answer rows that `checked` returned, and tell what they were tokenised to; nothing is remembered."""
         encoded = self.task.encode(rows, self.processor)
-        return self.task.decode(self.logits(encoded), encoded, rows, self.calibration, self.facts)
+        return self.task.decode(self.logits(encoded), encoded, rows, self.calibration, self.facts), encoded
 
     def encode(self, rows: Sequence[Any]) -> Encoded:
         """Tokenise rows as `predict` does.
@@ -136,7 +140,7 @@ class Engine:
         Raises:
             BadRequest: as `predict`.
         """
-        return self.task.encode(self._checked(rows), self.processor)
+        return self.task.encode(self.checked(rows), self.processor)
 
     def logits(self, encoded: Encoded) -> np.ndarray:
         """Return logits (W, K), or (T, K) for a task that answers tokens: float32, in the order of the windows."""
@@ -194,7 +198,7 @@ class Engine:
                     future.cancel()
 
     def _tokenised(self, rows: Sequence[Any]) -> tuple[list[Any], Encoded]:
-        checked = self._checked(rows)
+        checked = self.checked(rows)
         return checked, self.task.encode(checked, self.processor)
 
     def _ran(self, tokenised: Future[tuple[list[Any], Encoded]]) -> tuple[list[Any], Encoded, np.ndarray]:
@@ -207,7 +211,7 @@ class Engine:
 
     def reference(self, rows: Sequence[Any]) -> dict[str, Any]:
         """Return what later rows are compared with to see drift: see `luban.bundle.reference`."""
-        rows = self._checked(rows)
+        rows = self.checked(rows)
         encoded = self.task.encode(rows, self.processor)
         predictions = self.task.decode(self.logits(encoded), encoded, rows, self.calibration, self.facts)
         return reference(encoded, predictions, self.labels, self.processor.vocabulary_size)
@@ -220,8 +224,8 @@ class Engine:
     def _callers(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._n_callers, thread_name_prefix="luban-engine")
 
-    def _checked(self, rows: Sequence[Any]) -> list[Any]:
-        """Return rows that can be tokenised.
+    def checked(self, rows: Sequence[Any]) -> list[Any]:
+        """Return rows that can be tokenised: half characters (lone surrogates) are U+FFFD in them.
 
         Raises:
             BadRequest: one can't, or `rows` is a text itself.

@@ -1,0 +1,369 @@
+"""Micro-batching: requests that wait are answered together, as the engine would answer each alone.
+
+Nobody waits for company. A batch is what had queued up while the last one ran; where the engine is free, a request
+runs at once. From what waits, the oldest request is taken, and those nearest to it in length with it, as long as the
+batch costs no more than a pass of the engine does and all will be done before their deadlines by the pace that was
+measured. Which model runs next is decided by the oldest request too.
+
+Threads take batches; the event loop only queues them and hands out answers. Tokenising is the threads' work: the
+tokeniser lets go of the interpreter, and a batch is tokenised in less time than its rows one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luban.bundle.engine import MAX_BATCH_TOKENS
+from luban.errors import DeadlineExceeded, Overloaded, TooLarge, Unavailable
+from luban.serve.pace import Pace
+
+if TYPE_CHECKING:
+    from luban.bundle.engine import Engine
+    from luban.records import Prediction
+
+_ASCII_CHARACTERS = 4.0
+"""Characters of a token, in ASCII and outside, to begin with; a lane learns what is true of its texts."""
+_SPECIAL_TOKENS = 2
+_SAFETY = 1.25
+"""How much longer than predicted a batch may take before it breaks a deadline."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Answers to one request, and what it took."""
+
+    predictions: list[Prediction]
+    """One a row, in their order."""
+    n_tokens: int
+    """Of its rows, without padding."""
+    waited_s: float
+    """Until its batch was taken."""
+    ran_s: float
+    """From then to its answers."""
+    batch_rows: int
+    """Rows of the batch, its own among them."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One request's rows, on their way."""
+
+    rows: list[Any]
+    size: int
+    """Tokens of all rows, as estimated."""
+    longest: int
+    """Tokens of the longest, as estimated."""
+    since: float
+    deadline: float
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Answered]
+
+    @property
+    def cost(self) -> int:
+        """Padded tokens."""
+        return len(self.rows) * self.longest
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was told of a batch, for telemetry."""
+
+    name: str
+    rows: int
+    tokens: int
+    seconds: float
+
+
+class Lane:
+    """One engine's queue. It is gone when nobody holds it."""
+
+    def __init__(self, batcher: Batcher, engine: Engine, name: str) -> None:
+        self._batcher = batcher
+        self.engine = engine
+        self.name = name
+        self.pace = Pace()
+        self.waiting: list[_Job] = []
+        """The oldest first; under the batcher's lock."""
+        self.n_running = 0
+        """Batches of it that run; under the batcher's lock."""
+        self.running_tokens = 0
+        self._ratio = 1.0
+        """Tokens there were for each that was estimated."""
+        settings = engine.processor.settings
+        self._window = settings.max_length
+        self._cuts = settings.long_text == "truncate"
+
+    async def predict(self, rows: Sequence[Any], deadline: float) -> Answered:
+        """Answer rows, as `Engine.predict` does, together with others that wait.
+
+        Args:
+            rows: texts, or lists of tokens where the task takes them.
+            deadline: by `time.monotonic`.
+
+        Raises:
+            BadRequest: a row is of another type.
+            TooLarge: a row has more tokens than a server lets through.
+            Overloaded: by the measured pace, the deadline can't be kept.
+            DeadlineExceeded: it was not kept.
+            Unavailable: the server stops.
+        """
+        checked = self.engine.checked(rows)
+        loop = asyncio.get_running_loop()
+        await self._check_tokens(checked, loop)
+        now = time.monotonic()
+        sizes = [self._tokens(row) for row in checked]
+        job = _Job(checked, sum(sizes), max(sizes, default=0), now, deadline, loop, loop.create_future())
+        self._batcher.put(self, job, now)
+        timer = loop.call_later(max(0.0, deadline - now), _expire, job)
+        try:
+            return await job.future
+        finally:
+            timer.cancel()
+
+    async def _check_tokens(self, rows: Sequence[Any], loop: asyncio.AbstractEventLoop) -> None:
+        """Refuse rows that fill more windows than a server lets through.
+
+        Raises:
+            TooLarge: there is one; the message has its index, from 0.
+        """
+        most = self._batcher.most_tokens
+        if self._cuts or max(map(len, rows), default=0) <= most:
+            return  # a token has a character at least
+        encoded = await loop.run_in_executor(None, self.engine.encode, rows)
+        tokens = np.bincount(encoded.rows, weights=encoded.lengths, minlength=len(rows))
+        if tokens.max() > most:
+            row = int(tokens.argmax())
+            raise TooLarge(
+                f"row {row}: got {int(tokens[row])} tokens, wanted {most} at most", hint="cut the text into parts"
+            )
+
+    def _tokens(self, row: Any) -> int:
+        """Return how many tokens a row will have, about."""
+        if isinstance(row, str):
+            found = len(row) / _ASCII_CHARACTERS if row.isascii() else len(row)
+        else:
+            found = 1.5 * len(row)
+        tokens = int(found * self._ratio) + _SPECIAL_TOKENS
+        return min(tokens, self._window) if self._cuts else tokens
+
+    def take(self, now: float) -> tuple[list[_Job], list[_Job]]:
+        """Take what runs next off the queue, and what is too late for its deadline; under the batcher's lock."""
+        late: list[_Job] = []
+        waiting: list[_Job] = []
+        for job in self.waiting:
+            if not job.future.done():
+                alone = self.pace.seconds(job.cost)
+                (waiting if now + min(alone, _SAFETY * alone) <= job.deadline else late).append(job)
+        if not waiting:
+            self.waiting = []
+            return [], late
+        batch, left = waiting[:1], waiting[1:]
+        longest, n_rows = batch[0].longest, len(batch[0].rows)
+        first_deadline = batch[0].deadline
+        if left:
+            longest_first = batch[0].longest
+            left.sort(key=lambda job: (abs(job.longest - longest_first), job.since))
+            stay: list[_Job] = []
+            for job in left:
+                cost = (n_rows + len(job.rows)) * max(longest, job.longest)
+                due = min(first_deadline, job.deadline)
+                if cost <= self._batcher.batch_tokens and now + _SAFETY * self.pace.seconds(cost) <= due:
+                    batch.append(job)
+                    longest, n_rows, first_deadline = max(longest, job.longest), n_rows + len(job.rows), due
+                else:
+                    stay.append(job)
+            stay.sort(key=lambda job: job.since)
+            left = stay
+        self.waiting = left
+        return batch, late
+
+    def learn(self, estimated: int, actual: int, padded: int, seconds: float) -> None:
+        """Learn from a batch that ran; under the batcher's lock."""
+        self.pace.add(padded, seconds)
+        if estimated > 0:
+            self._ratio = min(4.0, max(0.1, self._ratio * (1 + 0.05 * (actual / estimated - 1))))
+
+    def wait_s(self, runners: int) -> float:
+        """Return how long what waits and runs will take; under the batcher's lock."""
+        ahead = sum(job.cost for job in self.waiting) + self.running_tokens
+        passes = -(-ahead // self._batcher.batch_tokens)
+        return (passes * self.pace.begin_s + ahead * self.pace.token_s) / runners if ahead else 0.0
+
+
+class Batcher:
+    """Runs the batches of all lanes on its own threads."""
+
+    def __init__(
+        self,
+        *,
+        runners: int = 1,
+        batch_tokens: int = MAX_BATCH_TOKENS,
+        most_tokens: int = 512,
+        on_batch: Callable[[Batch], None] | None = None,
+    ) -> None:
+        """Begin.
+
+        Args:
+            runners: batches that run at once.
+            batch_tokens: padded tokens of a batch, at most; a request is never cut in two.
+            most_tokens: tokens of a row, at most, where its model reads it in windows.
+            on_batch: told of every batch, from the thread that ran it.
+        """
+        self.runners = runners
+        self.batch_tokens = batch_tokens
+        self.most_tokens = most_tokens
+        self._on_batch = on_batch
+        self._changed = threading.Condition()
+        self._lanes: dict[Lane, None] = {}
+        """Those with something to do."""
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"luban-batch-{number}", daemon=True) for number in range(runners)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def lane(self, engine: Engine, name: str) -> Lane:
+        """Return a queue for an engine; `name` is for messages."""
+        return Lane(self, engine, name)
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests that wait for a batch."""
+        with self._changed:
+            return sum(len(lane.waiting) for lane in self._lanes)
+
+    def put(self, lane: Lane, job: _Job, now: float) -> None:
+        """Queue a request.
+
+        Raises:
+            Overloaded: its deadline can't be kept, by the pace.
+            Unavailable: the batcher is closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise Unavailable("the server is about to stop", hint="ask another one")
+            wait_s = sum(one.wait_s(self.runners) for one in self._lanes) if self._lanes else 0.0
+            if wait_s and now + wait_s + lane.pace.seconds(job.cost) > job.deadline:
+                raise Overloaded(
+                    f"{lane.name}: {wait_s:.1f} s of work wait already", retry_after_s=wait_s, hint="ask again later"
+                )
+            lane.waiting.append(job)
+            self._lanes[lane] = None
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Answer what waits, take no more, and return when the threads are done."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (ready := [lane for lane in self._lanes if lane.waiting]):
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                lane = min(ready, key=lambda lane: lane.waiting[0].since)
+                now = time.monotonic()
+                batch, late = lane.take(now)
+                tokens = sum(job.cost for job in batch)
+                if batch:
+                    lane.n_running += 1
+                    lane.running_tokens += tokens
+                elif not lane.n_running:
+                    self._lanes.pop(lane, None)
+            for job in late:
+                _deliver([(job, _too_late(job, now))])
+            if batch:
+                self._run(lane, batch, now)
+                with self._changed:
+                    lane.n_running -= 1
+                    lane.running_tokens -= tokens
+                    if not lane.waiting and not lane.n_running:
+                        self._lanes.pop(lane, None)
+            del lane, batch, late, ready  # an engine that was swapped out goes when its last batch is done
+
+    def _run(self, lane: Lane, batch: list[_Job], now: float) -> None:
+        """Answer a batch; where it fails, each of its requests alone, so that only the one at fault fails."""
+        try:
+            outcomes = self._answer(lane, batch, now)
+        except BaseException as error:
+            if len(batch) == 1:
+                if not isinstance(error, Exception):
+                    _log.critical("a batch was stopped by %s", type(error).__name__)
+                outcomes = [(batch[0], error if isinstance(error, Exception) else RuntimeError(repr(error)))]
+            else:
+                for job in batch:
+                    self._run(lane, [job], now)
+                return
+        _deliver(outcomes)
+
+    def _answer(self, lane: Lane, batch: list[_Job], now: float) -> list[tuple[_Job, Answered | Exception]]:
+        rows = [row for job in batch for row in job.rows]
+        begun = time.monotonic()
+        predictions, encoded = lane.engine.answer(rows)
+        ran_s = time.monotonic() - begun
+        lengths = encoded.lengths
+        of_row = np.bincount(encoded.rows, weights=lengths, minlength=len(rows)).astype(int).tolist()
+        padded = len(lengths) * int(lengths.max(initial=0))
+        with self._changed:
+            lane.learn(sum(job.size for job in batch), int(lengths.sum()), padded, ran_s)
+        if self._on_batch is not None:
+            self._on_batch(Batch(lane.name, len(rows), int(lengths.sum()), ran_s))
+        outcomes: list[tuple[_Job, Answered | Exception]] = []
+        begin = 0
+        for job in batch:
+            end = begin + len(job.rows)
+            found = Answered(
+                predictions[begin:end], sum(of_row[begin:end]), now - job.since, ran_s, len(rows)
+            )  # fmt: skip
+            outcomes.append((job, found))
+            begin = end
+        return outcomes
+
+
+def _deliver(outcomes: list[tuple[_Job, Answered | Exception]]) -> None:
+    """Hand answers to the loops that wait for them; a loop that has ended meanwhile waits for nothing."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[_Job, Answered | Exception]]] = {}
+    for job, outcome in outcomes:
+        loops.setdefault(job.loop, []).append((job, outcome))
+    for loop, some in loops.items():
+        try:
+            loop.call_soon_threadsafe(_settle, some)
+        except RuntimeError:
+            _log.debug("answers came after their loop had ended")
+
+
+def _settle(outcomes: list[tuple[_Job, Answered | Exception]]) -> None:
+    for job, outcome in outcomes:
+        if job.future.done():
+            continue
+        if isinstance(outcome, Exception):
+            job.future.set_exception(outcome)
+        else:
+            job.future.set_result(outcome)
+
+
+def _expire(job: _Job) -> None:
+    if not job.future.done():
+        job.future.set_exception(_too_late(job, time.monotonic()))
+
+
+def _too_late(job: _Job, now: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"no answer within {job.deadline - job.since:.1f} s, after {now - job.since:.1f} s of waiting",
+        hint="ask for fewer texts at once, or later",
+    )
