@@ -23,7 +23,9 @@ from pathlib import Path
 import psutil
 
 BODY = json.dumps({"texts": ["I still have not received my new card, where is it?"]}).encode()
-REQUEST = b"POST /v1/models/bank/predict HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+REQUEST = (
+    b"POST /v1/models/bank/predict HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+)
 REQUEST = REQUEST % len(BODY) + BODY
 SLOW = {"half a header": b"POST / HTTP/1.1\r\nhost: a\r\n", "half a body": REQUEST[:-10], "nothing": b""}
 
@@ -144,7 +146,9 @@ def start(name: str) -> tuple[subprocess.Popen[bytes], int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, __file__, "--serve", name, "--port", str(port)], cwd=Path(__file__).parent)
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--serve", name, "--port", str(port)], cwd=Path(__file__).parent
+    )
     for _ in range(200):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return process, port

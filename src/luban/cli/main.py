@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "Run up to the exported graph, proven to answer as the checkpoint.",
     "compress": "Make the model smaller and faster, to a budget of cost and loss.",
     "predict": "Answer texts through a bundle.",
+    "serve": "Answer over HTTP, with one version or many.",
     "register": "Make a bundle a version in the registry.",
     "versions": "List what is registered: scores, size, who, when, aliases.",
     "diff": "Show what changed from one version to another.",

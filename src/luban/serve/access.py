@@ -7,7 +7,6 @@ declares its scope, and none can be made without one.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -19,7 +18,6 @@ Scope = Literal["predict", "feedback", "read", "admin"]
 SCOPES: tuple[Scope, ...] = ("predict", "feedback", "read", "admin")
 Headers = Iterable[tuple[bytes, bytes]]
 """Names in lower case and values, as ASGI has them; gRPC's metadata in the same form."""
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +74,6 @@ ANYONE = Principal(name="anyone", scopes=frozenset(SCOPES))
 
 class Open:
     """Lets everybody do everything: for a loopback address without keys."""
-
-    def __init__(self) -> None:
-        _log.warning("no keys: whoever reaches this port may do everything")
 
     async def principal(self, headers: Headers) -> Principal:
         """Return the same for all."""

@@ -1,0 +1,69 @@
+"""`luban serve`: bundles behind REST."""
+
+from __future__ import annotations
+
+import click
+
+from luban.cli import options
+from luban.cli.show import Show
+
+
+@click.command("serve")
+@click.argument("models", nargs=-1, metavar="[NAME=ALIAS|FOLDER]...")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
+@click.option("--admin-port", type=click.IntRange(0, 65535), default=9464, show_default=True,
+              help="For /metrics, on 127.0.0.1 alone; 0 takes any free one.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes on the port.")
+@click.option("--memory", type=click.IntRange(min=0), default=0, metavar="MB",
+              help="Of models that are open at once in a process; 0 is no limit.")  # fmt: skip
+@click.option("--queue", type=click.IntRange(min=1), default=64, show_default=True,
+              help="Requests inside at once; one more is told to come later.")  # fmt: skip
+@click.option("--request-s", type=click.FloatRange(min=0.01), default=5.0, show_default=True,
+              help="Seconds within which a request is answered.")  # fmt: skip
+@click.option("--drain-s", type=click.FloatRange(min=0), default=20.0, show_default=True,
+              help="Seconds for those who are inside when it is told to stop.")  # fmt: skip
+@click.option("--cert", type=click.Path(exists=True, dir_okay=False), help="The TLS certificate's chain, PEM.")
+@click.option("--key", type=click.Path(exists=True, dir_okay=False), help="The certificate's key, PEM.")
+@click.option("--everybody", is_flag=True, help="Let everybody in, though the address can be reached from elsewhere.")
+@options.registry
+@options.threads
+@options.output
+@click.pass_context
+def command(
+    ctx: click.Context,
+    show: Show,
+    models: tuple[str, ...],
+    host: str,
+    port: int,
+    admin_port: int,
+    workers: int,
+    memory: int,
+    queue: int,
+    request_s: float,
+    drain_s: float,
+    cert: str | None,
+    key: str | None,
+    everybody: bool,
+    registry: str | None,
+    threads: int,
+) -> int:
+    """Answer over HTTP until told to stop, with one version or many.
+
+    Each of MODELS is bank=champion, bank=3, or a bundle's folder; without any it is the newest bundle under ./runs.
+    An alias that is moved is noticed within seconds, and the new version takes over between two requests. SIGTERM
+    lets those who are inside finish. What happens is logged to stderr, a JSON line an event.
+    """
+    from luban.serve.limits import Limits
+    from luban.serve.telemetry import log_to_stderr
+    from luban.stages import serving
+
+    if (cert is None) != (key is None):
+        ctx.fail("--cert goes with --key")
+    limits = Limits(queue=queue, request_s=request_s, drain_s=drain_s)
+    wanted = serving.settings(
+        models, registry=registry, host=host, port=port, admin_port=admin_port, workers=workers, threads=threads,
+        memory_bytes=memory << 20, cert=cert or "", key=key or "", everybody=everybody, limits=limits,
+    )  # fmt: skip
+    log_to_stderr()
+    return serving.serve(wanted)

@@ -1,0 +1,264 @@
+"""Admission, before anything is parsed: what can't be answered is turned away while it is cheap.
+
+In this order: is there such a route; does the head say that the body is too large; who asks, and may that one; is there
+a place in the queue. Only then the body is read. A raw ASGI application: turning a request away costs microseconds, and
+what is turned away takes nothing from those who are inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from luban.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    LubanError,
+    NotFound,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+    codes,
+)
+from luban.serve.access import Access, Principal
+from luban.serve.limits import Limits
+from luban.serve.routing import PUBLIC, ClientLeftError, Receive, Request, Response, Route, Router, problem
+from luban.serve.telemetry import Telemetry, event
+
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+NOBODY = Principal(name="nobody")
+CLIENT_LEFT = 499
+_WATCH_S = 0.05
+"""Seconds after which a server looks whether the client still waits: most answers are there before."""
+_CLOSE = (b"connection", b"close")
+_LEFT = object()
+
+
+class Application:
+    """Routes behind admission, as an ASGI application."""
+
+    def __init__(
+        self, routes: Sequence[Route], access: Access, limits: Limits, telemetry: Telemetry, name: str = "api"
+    ) -> None:
+        self.router = Router(routes)
+        self._access = access
+        self._limits = limits
+        self._telemetry = telemetry
+        self._name = name
+        self.n_inside = 0
+        """Requests inside that ask a model."""
+        self.n_open = 0
+        """Requests of every kind that have no answer yet."""
+        self._n_streams = 0
+        self._n_shed = 0
+        self._shed_told = 0.0
+        self.draining = False
+        """Whoever is answered now is told to come back on another connection."""
+        self.closed = False
+        """The time to drain is over: whoever comes is turned away."""
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request; see the ASGI specification, version 3."""
+        if scope["type"] != "http":
+            return
+        begun = time.monotonic()
+        methods, params = self.router.find(scope["path"])
+        method = scope["method"]
+        route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
+        self.n_open += 1
+        status = CLIENT_LEFT
+        try:
+            response, whole = await self._answer(route, methods, params, scope, receive)
+            status = response.status
+            await _send(send, response, close=self.draining or not whole, bare=method == "HEAD")
+        except ClientLeftError:
+            pass
+        finally:
+            self.n_open -= 1
+            self._telemetry.request(route.path if route else "(none)", status, time.monotonic() - begun)
+
+    async def _answer(
+        self,
+        route: Route | None,
+        methods: Mapping[str, Route],
+        params: Mapping[str, str],
+        scope: Mapping[str, Any],
+        receive: Receive,
+    ) -> tuple[Response, bool]:
+        """Return the answer, and whether the connection can go on: not where a body lies unread that may be long."""
+        n_bytes = -1
+        request: Request | None = None
+        try:
+            if route is None:
+                raise _no_route(scope, methods)
+            n_bytes = _length(scope, self._limits, streams=route.streams)
+            principal = await self._admitted(route, params, scope)
+            request = Request(scope, receive, self._limits, principal, params)
+            return await self._inside(route, request), True
+        except LubanError as error:
+            more = 405 if isinstance(error, NotFound) and methods and route is None else None
+            response = problem(error, more)
+            if more:
+                allowed = ", ".join(methods).encode()
+                response = Response(response.body, more, response.kind, ((b"allow", allowed),))
+            elif codes(error).http == 500:
+                event("request.failed", logging.ERROR, route=route.path if route else "", problem=str(error))
+        except (ClientLeftError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            logging.getLogger("luban.serve").error("request.crashed", exc_info=error)
+            response = problem(LubanError("something failed within the server", hint="its log says what"))
+        short = 0 <= n_bytes <= self._limits.body_bytes or (request is not None and request.read)
+        return response, short
+
+    async def _admitted(self, route: Route, params: Mapping[str, str], scope: Mapping[str, Any]) -> Principal:
+        """Return who may pass.
+
+        Raises:
+            Unauthenticated, Forbidden: it may not.
+            Unavailable: the server stops.
+        """
+        if self.closed and route.scope != PUBLIC:
+            raise Unavailable("the server stops", hint="ask another one")
+        if route.scope == PUBLIC:
+            return NOBODY
+        principal = await self._access.principal(scope["headers"])
+        principal.want(route.scope, params.get("name"))
+        return principal
+
+    async def _inside(self, route: Route, request: Request) -> Response:
+        """Let a request in, if there is a place.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        if route.streams:
+            if self._n_streams >= self._limits.streams:
+                raise self._full(f"{self._limits.streams} streams are open already", 5.0)
+            self._n_streams += 1
+            response = await self._freeing(route.answer(request))
+            assert not isinstance(response.body, bytes)
+            return Response(self._streamed(response.body), response.status, response.kind, response.headers)
+        if not route.asks_model:
+            return await route.answer(request)
+        if self.n_inside >= self._limits.queue:
+            raise self._full(f"{self._limits.queue} requests are inside already", 1.0)
+        self.n_inside += 1
+        watch = _Watch(request)
+        try:
+            return await route.answer(request)
+        except asyncio.CancelledError as cancelled:
+            if _LEFT not in cancelled.args:
+                raise
+            if task := asyncio.current_task():
+                task.uncancel()
+            raise ClientLeftError from None
+        except TimeoutError:
+            raise DeadlineExceeded("no answer in time", hint="ask for fewer texts at once, or later") from None
+        finally:
+            watch.stop()
+            self.n_inside -= 1
+
+    async def _freeing(self, answer: Awaitable[Response]) -> Response:
+        try:
+            return await answer
+        except BaseException:
+            self._n_streams -= 1
+            raise
+
+    async def _streamed(self, body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        try:
+            async with aclosing(body):
+                async for part in body:
+                    yield part
+        finally:
+            self._n_streams -= 1
+
+    def _full(self, message: str, retry_after_s: float) -> Overloaded:
+        self._telemetry.shed()
+        self._n_shed += 1
+        now = time.monotonic()
+        if now - self._shed_told >= 1.0:  # a line a second says it; one a request would be an attack on the log
+            event("requests.shed", logging.WARNING, n=self._n_shed, port=self._name)
+            self._shed_told, self._n_shed = now, 0
+        return Overloaded(message, retry_after_s=retry_after_s, hint="ask again later")
+
+
+class _Watch:
+    """Cancels a request whose client leaves, once it has been inside for longer than most."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._watching: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(_WATCH_S, self._begin)
+
+    def _begin(self) -> None:
+        if self._request.read:
+            self._watching = self._loop.create_task(self._until_it_leaves())
+        else:  # whoever reads the body sees it leave; two may not read at once
+            self._timer = self._loop.call_later(_WATCH_S, self._begin)
+
+    async def _until_it_leaves(self) -> None:
+        message = await self._request.receive()
+        if message["type"] == "http.disconnect":
+            self._watching = None
+            self._task.cancel(_LEFT)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._timer.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+
+
+async def _send(send: Send, response: Response, *, close: bool, bare: bool) -> None:
+    headers = [(b"content-type", response.kind), *response.headers]
+    if close:
+        headers.append(_CLOSE)
+    body = response.body
+    if isinstance(body, bytes):
+        headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if bare else body})
+        return
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    async with aclosing(body):
+        async for part in body:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _no_route(scope: Mapping[str, Any], methods: Mapping[str, Route]) -> NotFound:
+    if methods:
+        return NotFound(f"this path does not take {scope['method']}", hint=f"it takes {', '.join(methods)}")
+    return NotFound("there is no such path", hint="see /openapi.json")
+
+
+def _length(scope: Mapping[str, Any], limits: Limits, *, streams: bool) -> int:
+    """Return how long the head says that the body is: 0 where there is none, -1 where it does not say.
+
+    Raises:
+        TooLarge: longer than may be.
+        BadRequest: it is no number.
+    """
+    found = 0
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            if not value.isdigit():
+                raise BadRequest("content-length: wanted a number of bytes")
+            found = int(value)
+        elif name == b"transfer-encoding":
+            return -1
+    if found > limits.body_bytes and not streams:
+        raise TooLarge(
+            f"the body: got {found} bytes, wanted {limits.body_bytes} at most", hint="send fewer texts at once"
+        )
+    return found

@@ -1,0 +1,229 @@
+"""Routes: method, path, the scope that a caller needs, and what answers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from luban.errors import BadRequest, LubanError, TooLarge, TooSlow, codes
+from luban.serve.access import Principal, Scope
+from luban.serve.limits import Limits
+
+Receive = Callable[[], Awaitable[Any]]
+JSON = b"application/json"
+PROBLEM = b"application/problem+json"
+PUBLIC: Literal["public"] = "public"
+"""The scope of a route that anybody may use, said and not forgotten."""
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What goes back."""
+
+    body: bytes | AsyncGenerator[bytes] = b""
+    status: int = 200
+    kind: bytes = JSON
+    """The content's type."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class ClientLeftError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request, its body not read yet."""
+
+    scope: Mapping[str, Any]
+    """ASGI's."""
+    receive: Receive
+    limits: Limits
+    principal: Principal
+    params: Mapping[str, str]
+    """What stands in the path for `{name}` and its like."""
+    deadline: float = 0.0
+    """By `time.monotonic`; set when the body has been read."""
+    read: bool = field(default=False)
+    """The body was read to its end."""
+
+    async def body(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            TooLarge: it has more bytes than the limit.
+            TooSlow: it did not arrive in time.
+            ClientLeftError: it never will.
+        """
+        message = await self._in_time()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        body: bytes = message.get("body", b"")
+        if message.get("more_body", False):
+            body = b"".join([body, await self._rest(len(body))])
+        if len(body) > self.limits.body_bytes:
+            raise _too_large(self.limits)
+        self.read = True
+        self.deadline = time.monotonic() + self.limits.request_s
+        return body
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """Yield the body as it comes, for a stream; each piece must come in time.
+
+        Raises:
+            TooSlow, ClientLeftError: as `body`.
+        """
+        more = True
+        while more:
+            message = await self._in_time()
+            if message["type"] == "http.disconnect":
+                raise ClientLeftError
+            more = message.get("more_body", False)
+            if body := message.get("body", b""):
+                yield body
+        self.read = True
+
+    async def _rest(self, n_bytes: int) -> bytes:
+        parts: list[bytes] = []
+        end = time.monotonic() + self.limits.body_s
+        more = True
+        while more:
+            message = await self._in_time(end)
+            if message["type"] == "http.disconnect":
+                raise ClientLeftError
+            part = message.get("body", b"")
+            n_bytes += len(part)
+            if n_bytes > self.limits.body_bytes:
+                raise _too_large(self.limits)
+            parts.append(part)
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    async def _in_time(self, end: float | None = None) -> Any:
+
+        left = self.limits.body_s if end is None else end - time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, left)):
+                return await self.receive()
+        except TimeoutError:
+            raise TooSlow(f"the body did not arrive within {self.limits.body_s:g} s", hint="send it at once") from None
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method of one path."""
+
+    method: str
+    path: str
+    """Such as `/v1/models/{name}/predict`. A part called `name` is a model's: who may not use it is refused."""
+    scope: Scope | Literal["public"]
+    """What the caller must be allowed."""
+    answer: Handler
+    about: str
+    """One line for the documentation."""
+    asks_model: bool = False
+    """Takes a place of the queue, and is refused where none is free."""
+    streams: bool = False
+    """Takes a place of the streams, and reads its body as it comes."""
+    takes: Any = None
+    """Type of the body, for the documentation."""
+    gives: Any = None
+    """Type of the answer, for the documentation."""
+
+
+class Router:
+    """Finds the route of a method and a path."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
+        self._exact: dict[str, dict[str, Route]] = {}
+        self._patterns: dict[int, list[tuple[list[str], dict[str, Route]]]] = {}
+        for route in self.routes:
+            parts = route.path.split("/")
+            if "{" not in route.path:
+                self._exact.setdefault(route.path, {})[route.method] = route
+                continue
+            same = self._patterns.setdefault(len(parts), [])
+            there = next((methods for known, methods in same if known == parts), None)
+            if there is None:
+                same.append((parts, there := {}))
+            there[route.method] = route
+
+    def find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
+        """Return the routes of a path by method, and what stands for the path's names; none where there are none."""
+        if methods := self._exact.get(path):
+            return methods, {}
+        parts = path.split("/")
+        for pattern, methods in self._patterns.get(len(parts), ()):
+            if all(want == got or (want[:1] == "{" and got) for want, got in zip(pattern, parts, strict=True)):
+                return methods, {
+                    want[1:-1]: got for want, got in zip(pattern, parts, strict=True) if want[:1] == "{"
+                }  # fmt: skip
+        return {}, {}
+
+
+def problem(error: LubanError, status: int | None = None, **more: Any) -> Response:
+    """Return an error as problem details (RFC 9457), with the kind of Luban's error and its hint."""
+    import msgspec
+
+    facts = {
+        "type": "about:blank", "title": type(error).__name__, "status": status or codes(error).http,
+        "detail": error.message, **({"hint": error.hint} if error.hint else {}), **more,
+    }  # fmt: skip
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if (later := getattr(error, "retry_after_s", None)) is not None:
+        headers = ((b"retry-after", b"%d" % max(1, round(later + 0.5))),)
+    if facts["status"] == 401:
+        headers = (*headers, (b"www-authenticate", b"Bearer"))
+    return Response(msgspec.json.encode(facts), facts["status"], PROBLEM, headers)
+
+
+def decoded(body: bytes, decoder: Any, limits: Limits) -> Any:
+    """Return a body's JSON as the decoder's type.
+
+    Raises:
+        BadRequest: it is no JSON, or of another form; the message says where.
+    """
+    import msgspec
+
+    if too_deep(body, limits.depth):
+        raise BadRequest(
+            f"the body: got brackets more than {limits.depth} deep, wanted {limits.depth} at most",
+            hint="send what the documentation of the route shows",
+        )
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the body: {_told(error)}", hint="see /openapi.json for what is wanted") from None
+
+
+def too_deep(body: bytes, depth: int) -> bool:
+    """Tell whether brackets stand within brackets deeper than that. Those in strings do not count."""
+    if body.count(b"[") + body.count(b"{") <= depth:
+        return False
+    level = 0
+    for found in _STRING_OR_BRACKET.finditer(body):
+        mark = found[0][:1]
+        if mark in b"[{":
+            level += 1
+            if level > depth:
+                return True
+        elif mark in b"]}":
+            level -= 1
+    return False
+
+
+def _told(error: Exception) -> str:
+    return "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+
+
+def _too_large(limits: Limits) -> TooLarge:
+    return TooLarge(f"the body: got more than {limits.body_bytes} bytes", hint="send fewer texts at once")

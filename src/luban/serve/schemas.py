@@ -1,0 +1,182 @@
+"""What goes in and out of the native REST surface: the types that bodies are read into and written from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from luban.errors import BadRequest, TooLarge
+
+if TYPE_CHECKING:
+    from luban.records import Prediction
+    from luban.serve.hosting import Answer, Model
+    from luban.tasks import Task
+
+DECIMALS = 6
+Row = str | list[str]
+
+
+class Ask(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Texts to answer: one of `text` and `texts`."""
+
+    text: Row | UnsetType = UNSET
+    """One text; for tagging, its tokens will do."""
+    texts: list[Row] | UnsetType = UNSET
+    """Several texts."""
+    scores: bool = False
+    """Give the probability of every label."""
+
+    def rows(self, most: int) -> list[Row]:
+        """Return the texts.
+
+        Raises:
+            BadRequest: there are none, or both fields are given.
+            TooLarge: there are more than `most`.
+        """
+        if (self.text is UNSET) == (self.texts is UNSET):
+            raise BadRequest("the body: wanted one of `text` and `texts`", hint='{"texts": ["...", "..."]}')
+        if isinstance(self.texts, UnsetType):
+            assert not isinstance(self.text, UnsetType)
+            return [self.text]
+        if not self.texts:
+            raise BadRequest("texts: got none, wanted one at least", hint='{"texts": ["...", "..."]}')
+        if len(self.texts) > most:
+            raise TooLarge(
+                f"texts: got {len(self.texts)}, wanted {most} at most", hint="send more requests, or a stream to /batch"
+            )
+        return self.texts
+
+
+class Entity(Struct):
+    """A labelled stretch of a text."""
+
+    start: int
+    """First character, counted from 0 in code points."""
+    end: int
+    """One past the last character."""
+    label: str
+    text: str
+    score: float
+    """Probability of the label, the lowest over the span's units."""
+
+
+class One(Struct, kw_only=True):
+    """The answer to one text; which fields it has is the task's matter."""
+
+    label: str | UnsetType | None = UNSET
+    """The label; null where none is probable enough."""
+    labels: list[str] | UnsetType = UNSET
+    """The labels, where a text may have several."""
+    spans: list[Entity] | UnsetType = UNSET
+    """The entities, in the order of the text."""
+    score: float | UnsetType = UNSET
+    """Probability of the best label, given or not."""
+    scores: dict[str, float] | UnsetType = UNSET
+    """Probability of every label, where it was asked for."""
+
+
+class Predicted(Struct, kw_only=True):
+    """Answers, all of one version."""
+
+    model: str
+    version: int | None
+    """Number of the version in the registry; null for a folder."""
+    digest: str
+    """SHA-256 of the bundle."""
+    predictions: list[One]
+    """One a text, in their order."""
+
+
+class Line(Struct, forbid_unknown_fields=True, kw_only=True):
+    """One line of a stream."""
+
+    text: Row
+    id: str | int | UnsetType = UNSET
+    """Comes back with the answer."""
+
+
+class Problem(Struct, kw_only=True):
+    """What went wrong (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    """Kind of error."""
+    status: int
+    detail: str
+    """What was found, and what was wanted."""
+    hint: str | UnsetType = UNSET
+    """How to mend it."""
+
+
+class About(Struct, kw_only=True):
+    """A model that is served."""
+
+    name: str
+    version: int | None
+    """Number of the version that answers; null for a folder, or where none is open."""
+    digest: str
+    """Of the version that answers; empty where none is open."""
+    open: bool
+    """It is in memory; else the first request opens it."""
+    problem: str
+    """Why its newest version does not answer; empty where all is well."""
+    task: str | UnsetType = UNSET
+    labels: list[str] | UnsetType = UNSET
+
+
+class Models(Struct):
+    """The models that the caller may use."""
+
+    models: list[About]
+
+
+class Health(Struct):
+    """How the server is."""
+
+    status: str
+
+
+def one(prediction: Prediction, task: Task, *, scores: bool) -> One:
+    """Return the answer to one text as it goes out."""
+    if task.per_token:
+        return One(
+            spans=[
+                Entity(span.start, span.end, span.label, span.text, round(span.score, DECIMALS))
+                for span in prediction.spans
+            ]
+        )
+    score = round(prediction.score, DECIMALS)
+    each: Any = {label: round(value, DECIMALS) for label, value in prediction.scores.items()} if scores else UNSET
+    if getattr(task, "multi_label", False):
+        return One(labels=list(prediction.labels), score=score, scores=each)
+    return One(label=prediction.label, score=score, scores=each)
+
+
+def predicted(answer: Answer, *, scores: bool) -> Predicted:
+    """Return the answers to a request as they go out."""
+    served, task = answer.served, answer.served.engine.task
+    return Predicted(
+        model=served.name, version=served.number, digest=served.digest,
+        predictions=[one(prediction, task, scores=scores) for prediction in answer.predictions],
+    )  # fmt: skip
+
+
+def about(model: Model, *, whole: bool = False) -> About:
+    """Return what is told of a model; the whole of it has task and labels."""
+    served = model.served
+    found = About(
+        name=model.name, version=served.number if served else None, digest=served.digest if served else "",
+        open=served is not None, problem=model.problem,
+    )  # fmt: skip
+    if whole and served is not None:
+        found.task, found.labels = served.engine.task.kind, list(served.engine.labels)
+    return found
+
+
+encode = msgspec.json.Encoder().encode
+ASK: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)
+LINE: msgspec.json.Decoder[str | Line] = msgspec.json.Decoder(str | Line)
+TYPES: Sequence[type] = (Ask, Line, Predicted, One, Entity, Models, About, Health, Problem)

@@ -1,0 +1,69 @@
+"""Serving: what `luban serve` was told becomes settings, and one process or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luban.errors import BadRequest
+from luban.stages.predicting import newest_bundle
+from luban.stages.registering import registry_place
+
+if TYPE_CHECKING:
+    from luban.serve.process import Settings
+
+
+def settings(models: Sequence[str], *, registry: str | None = None, **more: Any) -> Settings:
+    """Return what to serve.
+
+    Args:
+        models: each `NAME=ALIAS`, `NAME=NUMBER`, `NAME@ALIAS` or `NAME` of the registry, a bundle's folder, or
+            `NAME=FOLDER`; without any the newest bundle under `./runs`.
+        registry: a folder or URL; see `registry_place`.
+        more: see `luban.serve.process.Settings`.
+
+    Raises:
+        BadRequest: one names nothing, or two have one name.
+        NotFound: a folder is no bundle.
+    """
+    from luban.serve.process import Settings
+
+    found: dict[str, str] = {}
+    for given in models or [str(newest_bundle(Path.cwd()))]:
+        name, what = _source(given)
+        if name in found:
+            raise BadRequest(f"two models are called {name!r}", hint=f"name one of them: other={given}")
+        found[name] = what
+    return Settings(models=found, registry=registry_place(registry), **more)
+
+
+def serve(wanted: Settings) -> int:
+    """Serve until told to stop, and return the exit code.
+
+    Raises:
+        LubanError: a model can't be opened, a port can't be had, or nobody would be kept out.
+    """
+    from luban.serve import process, workers
+
+    process.access(wanted).close()
+    api, admin = process.sockets(wanted)
+    with api, admin:
+        return process.run(wanted, api, admin) if wanted.workers == 1 else workers.run(wanted, (api, admin))
+
+
+def _source(given: str) -> tuple[str, str]:
+    """Return the name of a model here, and where it comes from."""
+    from luban.bundle import seal
+    from luban.registry.version import parse, wanted_name
+
+    if Path(given).is_dir():
+        return seal.open_bundle(Path(given)).name, str(Path(given).absolute())
+    name, equals, what = given.partition("=")
+    if not equals:
+        reference = parse(given)
+        return reference.name, str(reference)
+    if "/" in what or Path(what).is_dir():
+        return wanted_name(name), str(Path(what).absolute())
+    reference = parse(what if "@" in what else f"{name}@{what}")
+    return wanted_name(name), str(reference)
