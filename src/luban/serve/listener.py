@@ -1,4 +1,4 @@
-"""HTTP on a socket: uvicorn's protocol on httptools and uvloop, with limits that it lacks, and a drain that loses nobody.
+"""HTTP on a socket: uvicorn's protocol on httptools and uvloop, with limits that it lacks, and a drain without losses.
 
 Chosen by measurement (`bench/http_server.py`): of uvicorn, granian and hypercorn it takes least of the processor for a
 request. What it lacks is small, and here: a time for the headers and for a body that nobody reads any more, a most of

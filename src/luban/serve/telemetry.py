@@ -60,7 +60,7 @@ class Telemetry:
 
         self._registry = CollectorRegistry()
         self._several = bool(os.environ.get(MULTIPROCESS))
-        of = {"registry": self._registry}
+        of: dict[str, Any] = {"registry": self._registry}
         self._requests = Counter("luban_requests", "Requests.", ("route", "status"), **of)
         self._latency = Histogram(
             "luban_request_seconds", "From the headers to the answer's last byte.", ("route",), buckets=_SECONDS, **of

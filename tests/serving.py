@@ -1,0 +1,223 @@
+"""A server for tests: `luban serve` in a process of its own, and clients that count what they get."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from luban import files
+
+
+@dataclass
+class Server:
+    """A server that runs."""
+
+    process: subprocess.Popen[str]
+    url: str
+    admin: str
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """What it has logged."""
+    heard: threading.Condition = field(default_factory=threading.Condition)
+
+    @property
+    def port(self) -> int:
+        return int(urlsplit(self.url).port or 0)
+
+    def wait_for(self, event: str, n: int = 1, timeout: float = 30.0) -> dict[str, Any]:
+        """Return the n-th event of a name, when it comes."""
+
+        def there() -> list[dict[str, Any]]:
+            return [one for one in self.events if one["event"] == event]
+
+        with self.heard:
+            assert self.heard.wait_for(lambda: len(there()) >= n, timeout), f"no {event} in {self.events}"
+            return there()[n - 1]
+
+
+@contextmanager
+def served(*arguments: str, cwd: Path | None = None, **environment: str) -> Iterator[Server]:
+    """Run `luban serve` on free ports until the block ends."""
+    command = [sys.executable, "-m", "luban.cli.main", "serve", *arguments, "--port", "0", "--admin-port", "0"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    )
+    server = Server(process, "", "")
+
+    def listen() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            try:
+                told = json.loads(line)
+            except ValueError:
+                told = {"event": "text", "line": line}
+            with server.heard:
+                server.events.append(told)
+                server.heard.notify_all()
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    try:
+        n_workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
+        ready = server.wait_for("ready", n_workers, 60)
+        server.url, server.admin = ready["url"], ready["admin"]
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(40)
+        finally:
+            process.kill()
+            process.wait()
+            listener.join()
+            assert process.stderr is not None
+            process.stderr.close()
+
+
+def another(bundle: Path, folder: Path, temperature: float) -> Path:
+    """Return a copy of a bundle that is another version: its probabilities are others."""
+    shutil.copytree(bundle, folder)
+    files.write_json(
+        folder / "calibration.json", {"temperature": temperature, "thresholds": [], "abstain_below": 0.0}
+    )
+    (folder / files.MANIFEST).unlink()
+    files.seal(folder, {"kind": "bundle"})
+    return folder
+
+
+@dataclass
+class Got:
+    """What clients got."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    """Requests that were sent and got no answer."""
+    times: list[float] = field(default_factory=list)
+    """Seconds of each answer with status 200."""
+    heads: list[bytes] = field(default_factory=list)
+    """Heads of the answers with other ones."""
+    bodies: list[Any] = field(default_factory=list)
+
+
+class _Client(asyncio.Protocol):
+    """Asks one thing after the other on one connection, and connects again where it was told to."""
+
+    def __init__(self, crowd: Crowd) -> None:
+        self.crowd = crowd
+        self.buffer = b""
+        self.begun = 0.0
+        self.waiting = False
+        self.closing = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.ask()
+
+    def ask(self) -> None:
+        body = self.crowd.next()
+        if body is None:
+            self.transport.close()
+            return
+        self.waiting, self.begun = True, asyncio.get_running_loop().time()
+        head = f"POST {self.crowd.path} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(body)}\r\n\r\n"
+        self.transport.write(head.encode() + body)
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        head, end, body = self.buffer.partition(b"\r\n\r\n")
+        length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+        if not end or len(body) < length:
+            return
+        self.buffer, self.waiting = b"", False
+        got, status = self.crowd.got, int(head[9:12])
+        got.statuses[status] += 1
+        if status == 200:
+            got.times.append(asyncio.get_running_loop().time() - self.begun)
+            if self.crowd.keep:
+                got.bodies.append(json.loads(body))
+        else:
+            got.heads.append(head)
+        if b"connection: close" in head.lower():
+            self.closing = True
+            self.transport.close()
+        else:
+            self.ask()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.waiting:
+            self.crowd.got.lost.append(repr(error))
+        self.crowd.left(again=self.closing)
+
+
+class Crowd:
+    """So many clients that ask at once."""
+
+    def __init__(self, port: int, bodies: Iterator[bytes], *, path: str, keep: bool = False) -> None:
+        self.port, self.bodies, self.path, self.keep = port, bodies, path, keep
+        self.got = Got()
+        self.stopped = False
+        self._n = 0
+        self._done = asyncio.Event()
+        self._again: set[asyncio.Task[None]] = set()
+
+    def next(self) -> bytes | None:
+        return None if self.stopped else next(self.bodies, None)
+
+    async def connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.create_connection(lambda: _Client(self), "127.0.0.1", self.port)
+        except ConnectionError:  # the server has stopped: it was never asked
+            self.left(again=False)
+
+    def left(self, *, again: bool) -> None:
+        if again and not self.stopped:
+            task = asyncio.create_task(self.connect())
+            self._again.add(task)
+            task.add_done_callback(self._again.discard)
+            return
+        self._n -= 1
+        if self._n == 0:
+            self._done.set()
+
+    async def run(self, n_clients: int) -> Got:
+        """Ask until there is nothing left to ask."""
+        self._n = n_clients
+        await asyncio.gather(*(self.connect() for _ in range(n_clients)))
+        await self._done.wait()
+        return self.got
+
+
+def asking(texts: Sequence[str], n: int, *, model: str) -> Iterator[bytes]:
+    """Yield n bodies that ask for one text each."""
+    for number in range(n):
+        yield json.dumps({"text": texts[number % len(texts)]}).encode()
+
+
+def flood(
+    port: int, bodies: Iterator[bytes], n_clients: int, *, model: str = "bank", keep: bool = False,
+    meanwhile: Callable[[Crowd], Any] | None = None,
+) -> Got:  # fmt: skip
+    """Ask from so many clients, and return what they got; `meanwhile` is called in a thread of its own."""
+
+    async def run() -> Got:
+        crowd = Crowd(port, bodies, path=f"/v1/models/{model}/predict", keep=keep)
+        beside = asyncio.create_task(asyncio.to_thread(meanwhile, crowd)) if meanwhile else None
+        got = await asyncio.wait_for(crowd.run(n_clients), 120)
+        if beside is not None:
+            await beside
+        return got
+
+    return asyncio.run(run())
