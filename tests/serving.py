@@ -88,9 +88,7 @@ def served(*arguments: str, cwd: Path | None = None, **environment: str) -> Iter
 def another(bundle: Path, folder: Path, temperature: float) -> Path:
     """Return a copy of a bundle that is another version: its probabilities are others."""
     shutil.copytree(bundle, folder)
-    files.write_json(
-        folder / "calibration.json", {"temperature": temperature, "thresholds": [], "abstain_below": 0.0}
-    )
+    files.write_json(folder / "calibration.json", {"temperature": temperature, "thresholds": [], "abstain_below": 0.0})
     (folder / files.MANIFEST).unlink()
     files.seal(folder, {"kind": "bundle"})
     return folder
@@ -137,7 +135,8 @@ class _Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.buffer += data
         head, end, body = self.buffer.partition(b"\r\n\r\n")
-        length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+        lines = head.lower().split(b"\r\n")
+        length = next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), 0)
         if not end or len(body) < length:
             return
         self.buffer, self.waiting = b"", False

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luban.bundle.engine import MAX_BATCH_TOKENS
 from luban.errors import DeadlineExceeded, Overloaded, TooLarge, Unavailable
 from luban.serve.pace import Pace
 
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
     from luban.bundle.engine import Engine
     from luban.records import Prediction
 
+BATCH_TOKENS = 512
+"""Tokens of a batch, at most, where two run at once: the engine makes passes of it that cost least. From 384 on the
+rate is that of the engine alone, and what is in a batch waits for its end."""
 _ASCII_CHARACTERS = 4.0
 """Characters of a token, in ASCII and outside, to begin with; a lane learns what is true of its texts."""
 _SPECIAL_TOKENS = 2
@@ -58,19 +60,14 @@ class _Job:
     """One request's rows, on their way."""
 
     rows: list[Any]
-    size: int
-    """Tokens of all rows, as estimated."""
+    cost: int
+    """Tokens of all rows, as estimated: the engine runs near lengths together, and pads little."""
     longest: int
     """Tokens of the longest, as estimated."""
     since: float
     deadline: float
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Answered]
-
-    @property
-    def cost(self) -> int:
-        """Padded tokens."""
-        return len(self.rows) * self.longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +97,7 @@ class Lane:
         """Tokens there were for each that was estimated."""
         settings = engine.processor.settings
         self._window = settings.max_length
-        self._cuts = settings.long_text == "truncate"
+        self._cuts = settings.long_text != "windows"
 
     async def predict(self, rows: Sequence[Any], deadline: float) -> Answered:
         """Answer rows, as `Engine.predict` does, together with others that wait.
@@ -167,18 +164,16 @@ class Lane:
             self.waiting = []
             return [], late
         batch, left = waiting[:1], waiting[1:]
-        longest, n_rows = batch[0].longest, len(batch[0].rows)
-        first_deadline = batch[0].deadline
+        cost, first_deadline = batch[0].cost, batch[0].deadline
         if left:
             longest_first = batch[0].longest
             left.sort(key=lambda job: (abs(job.longest - longest_first), job.since))
             stay: list[_Job] = []
             for job in left:
-                cost = (n_rows + len(job.rows)) * max(longest, job.longest)
-                due = min(first_deadline, job.deadline)
-                if cost <= self._batcher.batch_tokens and now + _SAFETY * self.pace.seconds(cost) <= due:
+                both, due = cost + job.cost, min(first_deadline, job.deadline)
+                if both <= self._batcher.batch_tokens and now + _SAFETY * self.pace.seconds(both) <= due:
                     batch.append(job)
-                    longest, n_rows, first_deadline = max(longest, job.longest), n_rows + len(job.rows), due
+                    cost, first_deadline = both, due
                 else:
                     stay.append(job)
             stay.sort(key=lambda job: job.since)
@@ -186,9 +181,9 @@ class Lane:
         self.waiting = left
         return batch, late
 
-    def learn(self, estimated: int, actual: int, padded: int, seconds: float) -> None:
+    def learn(self, estimated: int, actual: int, seconds: float) -> None:
         """Learn from a batch that ran; under the batcher's lock."""
-        self.pace.add(padded, seconds)
+        self.pace.add(actual, seconds)
         if estimated > 0:
             self._ratio = min(4.0, max(0.1, self._ratio * (1 + 0.05 * (actual / estimated - 1))))
 
@@ -206,7 +201,7 @@ class Batcher:
         self,
         *,
         runners: int = 1,
-        batch_tokens: int = MAX_BATCH_TOKENS,
+        batch_tokens: int = BATCH_TOKENS,
         most_tokens: int = 512,
         on_batch: Callable[[Batch], None] | None = None,
     ) -> None:
@@ -214,7 +209,7 @@ class Batcher:
 
         Args:
             runners: batches that run at once.
-            batch_tokens: padded tokens of a batch, at most; a request is never cut in two.
+            batch_tokens: tokens of a batch, at most; a request is never cut in two.
             most_tokens: tokens of a row, at most, where its model reads it in windows.
             on_batch: told of every batch, from the thread that ran it.
         """
@@ -318,11 +313,11 @@ class Batcher:
         ran_s = time.monotonic() - begun
         lengths = encoded.lengths
         of_row = np.bincount(encoded.rows, weights=lengths, minlength=len(rows)).astype(int).tolist()
-        padded = len(lengths) * int(lengths.max(initial=0))
+        n_tokens = int(lengths.sum())
         with self._changed:
-            lane.learn(sum(job.size for job in batch), int(lengths.sum()), padded, ran_s)
+            lane.learn(sum(job.cost for job in batch), n_tokens, ran_s)
         if self._on_batch is not None:
-            self._on_batch(Batch(lane.name, len(rows), int(lengths.sum()), ran_s))
+            self._on_batch(Batch(lane.name, len(rows), n_tokens, ran_s))
         outcomes: list[tuple[_Job, Answered | Exception]] = []
         begin = 0
         for job in batch:

@@ -117,7 +117,7 @@ class Port:
         self._limits = limits
         self._config = Config(
             application, loop="none", http=_Connection, ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, timeout_keep_alive=int(limits.keep_alive_s), ssl_certfile=cert or None,
+            server_header=False, proxy_headers=False, timeout_keep_alive=int(limits.keep_alive_s), ssl_certfile=cert or None,
             ssl_keyfile=key or None,
         )  # fmt: skip
         self._config.load()

@@ -50,7 +50,8 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
 def page(found: dict[str, Any]) -> bytes:
     """Return a description as HTML, for reading."""
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{_TITLE}</title><style>{_STYLE}</style><h1>{_TITLE}</h1>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{_TITLE}</title><style>{_STYLE}</style>"
+        f"<h1>{_TITLE}</h1>"
         '<p>For programs: <a href="/openapi.json">openapi.json</a></p>'
     ]
     for path, methods in found["paths"].items():

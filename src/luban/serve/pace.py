@@ -1,4 +1,4 @@
-"""How long a batch takes: a time to begin and a time a padded token, learned as batches run."""
+"""How long a batch takes: a time to begin and a time a token, learned as batches run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ _KEPT = 0.98
 """Share of what was known that a new batch leaves: half of it goes in 34 batches."""
 _BEGIN_TOKENS = 8
 """Tokens whose time it takes to begin, before anything was measured; see `luban.bundle.engine`."""
+_SHORTEST_S = 1e-4
 _EVIDENCE = 4.0
 """Batches that what was assumed counts for."""
 
@@ -26,12 +27,8 @@ class Pace:
             self._sum(tokens, self.seconds(tokens), _EVIDENCE / 2)
 
     def seconds(self, tokens: int) -> float:
-        """Return how long a batch of so many padded tokens will take."""
+        """Return how long a batch of so many tokens will take."""
         return self.begin_s + self.token_s * tokens
-
-    def tokens(self, seconds: float) -> int:
-        """Return how many padded tokens are done in so long."""
-        return max(0, int((seconds - self.begin_s) / self.token_s))
 
     def add(self, tokens: int, seconds: float) -> None:
         """Learn from a batch."""
@@ -47,6 +44,8 @@ class Pace:
         self.token_s, self.begin_s = max(slope, 1e-9), begin
 
     def _sum(self, tokens: int, seconds: float, weight: float) -> None:
+        # By relative error: what disturbs a batch lengthens it by a share, and short ones are to be told well too.
+        weight /= max(seconds, _SHORTEST_S) ** 2
         self._n += weight
         self._t += weight * tokens
         self._s += weight * seconds
