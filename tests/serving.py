@@ -29,6 +29,8 @@ class Server:
     admin: str
     events: list[dict[str, Any]] = field(default_factory=list)
     """What it has logged."""
+    ended: bool = False
+    """It logs no more."""
     heard: threading.Condition = field(default_factory=threading.Condition)
 
     @property
@@ -42,7 +44,8 @@ class Server:
             return [one for one in self.events if one["event"] == event]
 
         with self.heard:
-            assert self.heard.wait_for(lambda: len(there()) >= n, timeout), f"no {event} in {self.events}"
+            self.heard.wait_for(lambda: len(there()) >= n or self.ended, timeout)
+            assert len(there()) >= n, f"no {event} in {self.events}"
             return there()[n - 1]
 
 
@@ -65,6 +68,9 @@ def served(*arguments: str, cwd: Path | None = None, **environment: str) -> Iter
             with server.heard:
                 server.events.append(told)
                 server.heard.notify_all()
+        with server.heard:
+            server.ended = True
+            server.heard.notify_all()
 
     listener = threading.Thread(target=listen)
     listener.start()
@@ -149,7 +155,7 @@ class _Client(asyncio.Protocol):
         else:
             got.heads.append(head)
         if b"connection: close" in head.lower():
-            self.closing = True
+            self.closing = status == 200
             self.transport.close()
         else:
             self.ask()
@@ -199,7 +205,7 @@ class Crowd:
         return self.got
 
 
-def asking(texts: Sequence[str], n: int, *, model: str) -> Iterator[bytes]:
+def asking(texts: Sequence[str], n: int) -> Iterator[bytes]:
     """Yield n bodies that ask for one text each."""
     for number in range(n):
         yield json.dumps({"text": texts[number % len(texts)]}).encode()

@@ -97,7 +97,7 @@ class Lane:
         """Tokens there were for each that was estimated."""
         settings = engine.processor.settings
         self._window = settings.max_length
-        self._cuts = settings.long_text != "windows"
+        self._cuts = settings.long_text != "chunk"
 
     async def predict(self, rows: Sequence[Any], deadline: float) -> Answered:
         """Answer rows, as `Engine.predict` does, together with others that wait.

@@ -23,6 +23,8 @@ from luban.serve.limits import Limits
 
 _QUIET_S = 0.5
 """Without a request for so long, a server that is to stop takes it that nobody sends any more."""
+_LINGER_S = 3.0
+"""For so long at most it still takes connections, until those who send requests here have heard that it stops."""
 _TICK_S = 0.05
 
 
@@ -117,8 +119,8 @@ class Port:
         self._limits = limits
         self._config = Config(
             application, loop="none", http=_Connection, ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, proxy_headers=False, timeout_keep_alive=int(limits.keep_alive_s), ssl_certfile=cert or None,
-            ssl_keyfile=key or None,
+            server_header=False, proxy_headers=False, timeout_keep_alive=int(limits.keep_alive_s),
+            ssl_certfile=cert or None, ssl_keyfile=key or None,
         )  # fmt: skip
         self._config.load()
         self._state = ServerState()
@@ -143,26 +145,32 @@ class Port:
     async def drain(self) -> None:
         """Answer those who are here, tell each to come back elsewhere, and close.
 
-        Whoever has a connection is answered once more on it, and the answer closes it; when nobody has sent anything
-        for a moment, or half of the time is over, no new connection is taken, and at its end all are closed.
+        For some seconds all are answered, on connections that are there and on new ones, and each answer closes its
+        connection. Whoever comes still after that is told that the server stops. It ends as soon as nobody sends
+        anything any more, so that no request lies unread in a connection that is closed.
         """
-        application = self.application
-        begun = time.monotonic()
-        end = begun + self._limits.drain_s
-        application.draining = True
-        n_seen, quiet_since = self._state.total_requests, begun
-        while time.monotonic() < begun + self._limits.drain_s / 2:
-            await asyncio.sleep(_TICK_S)
-            now = time.monotonic()
-            if application.n_open or self._state.total_requests != n_seen:
-                n_seen, quiet_since = self._state.total_requests, now
-            elif now - quiet_since >= _QUIET_S or not self.n_connections:
-                break
+        end = time.monotonic() + self._limits.drain_s
+        self.application.draining = True
+        if not await self._quiet(min(_LINGER_S, self._limits.drain_s / 2)):
+            self.application.closed = True
+            await self._quiet(min(_LINGER_S, self._limits.drain_s / 4))
         if self._server is not None:
             self._server.close()
-        application.closed = True
-        while application.n_open and time.monotonic() < end:
+        self.application.closed = True
+        while self.application.n_open and time.monotonic() < end:
             await asyncio.sleep(_TICK_S)
+
+    async def _quiet(self, seconds: float) -> bool:
+        """Wait until nobody sends anything, for so long at most, and tell whether it came to that."""
+        begun = quiet_since = time.monotonic()
+        n_seen = self._state.total_requests
+        while (now := time.monotonic()) < begun + seconds:
+            if self.application.n_open or self._state.total_requests != n_seen:
+                n_seen, quiet_since = self._state.total_requests, now
+            elif now - quiet_since >= _QUIET_S or not self.n_connections:
+                return True
+            await asyncio.sleep(_TICK_S)
+        return False
 
     async def close(self) -> None:
         """Close every connection."""

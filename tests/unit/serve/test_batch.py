@@ -240,7 +240,7 @@ def test_a_wrong_row_is_refused_before_it_is_queued(engine: Engine, row: Any) ->
 
 
 def test_a_text_that_fills_too_many_windows_is_refused(engine: Engine) -> None:
-    settings = replace(engine.processor.settings, long_text="windows")
+    settings = replace(engine.processor.settings, long_text="chunk")
     windows = replace(engine, processor=Processor(settings, engine.processor.tokenizer(of_units=False)))
     with batching(most_tokens=100) as batcher:
         lane = batcher.lane(windows, "bank")

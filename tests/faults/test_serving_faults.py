@@ -1,0 +1,209 @@
+"""What production does to a server: too many clients, slow ones, ones that leave, signals, swaps, and hostile bodies.
+
+`LUBAN_LOAD` multiplies the requests and the swaps: 1 by default, `LUBAN_LOAD=20` is the whole of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import serving
+from serving import served
+from unit.bundle.made import Made, made
+
+LOAD = int(os.environ.get("LUBAN_LOAD", "1"))
+TEXTS = ["where is my card", "我的卡还没到", "refund", "late again " * 8]
+MALFORMED = [
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00",
+    b"POST /v1/models/bank/predict HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+    b"POST /v1/models/bank/predict HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0",
+    b"POST /v1/models/bank/predict HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nhost: a\r\n" + b"".join(b"x-%d: y\r\n" % number for number in range(9000)) + b"\r\n",
+]
+
+
+@pytest.fixture(scope="module")
+def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return made(tmp_path_factory, "classify", "onnx")
+
+
+@pytest.fixture(scope="module")
+def server(classify: Made) -> Iterator[serving.Server]:
+    with served(f"bank={classify.folder}") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def connected(server: serving.Server) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
+        yield connection
+
+
+def closed_after_s(connection: socket.socket, most_s: float = 20.0) -> float:
+    """Return after how many seconds the server closes a connection."""
+    begun = time.monotonic()
+    connection.settimeout(most_s)
+    with contextlib.suppress(ConnectionError):
+        while connection.recv(65536):
+            pass
+    return time.monotonic() - begun
+
+
+def answers(server: serving.Server) -> bool:
+    found = httpx.post(f"{server.url}/v1/models/bank/predict", json={"text": "a"}, timeout=20)
+    return found.status_code == 200
+
+
+def test_more_clients_than_the_queue_get_answers_or_are_told_when_to_come(server: serving.Server) -> None:
+    got = serving.flood(server.port, serving.asking(TEXTS, 3000 * LOAD), 256)
+    assert set(got.statuses) == {200, 429} and not got.lost
+    assert all(b"retry-after: " in head for head in got.heads)
+    assert sum(got.statuses.values()) == 3000 * LOAD
+    assert sorted(got.times)[int(len(got.times) * 0.99)] < 5.0
+    server.wait_for("requests.shed")
+    assert answers(server)
+
+
+def test_no_answer_is_lost_or_mixed_through_many_swaps(classify: Made, tmp_path: Path) -> None:
+    folder, versions = tmp_path / "bundle", []
+    for number in (1, 2):
+        versions.append(serving.another(classify.folder, tmp_path / f"v{number}", float(number)))
+    (tmp_path / "v1").rename(folder)
+
+    def swap(crowd: serving.Crowd) -> None:
+        places = itertools.cycle([(tmp_path / "v2", tmp_path / "v1"), (tmp_path / "v1", tmp_path / "v2")])
+        for number in range(1, 5 * LOAD + 1):
+            new, old = next(places)
+            folder.rename(old)
+            new.rename(folder)
+            server.wait_for("model.swapped", number)
+        crowd.stopped = True
+
+    with served(f"bank={folder}") as server:
+        body = json.dumps({"text": TEXTS[0]}).encode()
+        got = serving.flood(server.port, itertools.repeat(body), 16, keep=True, meanwhile=swap)
+    assert set(got.statuses) == {200} and not got.lost
+    seen = {(one["digest"], round(one["predictions"][0]["score"], 3)) for one in got.bodies}
+    assert len(seen) == len({digest for digest, _ in seen}) == 2, "each version has one answer to one text"
+
+
+def test_a_signal_loses_no_client_that_keeps_its_connection(classify: Made) -> None:
+    with served(f"bank={classify.folder}", "--drain-s", "4", "--queue", "400") as server:
+        timer = threading.Timer(1.0, server.process.send_signal, [signal.SIGTERM])
+        timer.start()
+        got = serving.flood(server.port, serving.asking(TEXTS, 10**9), 160)
+        timer.join()
+        assert server.process.wait(30) == 0
+    assert not got.lost
+    assert set(got.statuses) <= {200, 503} and got.statuses[200] >= 160
+
+
+def test_a_second_signal_is_obeyed_at_once(classify: Made) -> None:
+    with served(f"bank={classify.folder}", "--drain-s", "60") as server, connected(server) as slow:
+        slow.sendall(b"POST /v1/models/bank/batch HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("draining")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "most_s"),
+    [
+        (b"", 8),
+        (b"POST /v1/models/bank/predict HTTP/1.1\r\nhost: a\r\n", 8),
+        (b"POST /v1/models/bank/predict HTTP/1.1\r\nhost: a\r\ncontent-length: 50\r\n\r\n{", 25),
+        (b"POST /v1/models/bank/predict HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n", 15),
+        (b"POST /nowhere HTTP/1.1\r\nhost: a\r\ncontent-length: 50\r\n\r\n{", 15),
+    ],
+    ids=["nothing", "half a head", "half a body", "no chunk", "a body nobody reads"],
+)
+def test_a_client_that_sends_no_more_is_not_held(server: serving.Server, sent: bytes, most_s: float) -> None:
+    with connected(server) as connection:
+        connection.sendall(sent)
+        assert closed_after_s(connection, most_s + 5) < most_s
+    assert answers(server)
+
+
+def test_a_client_that_drips_is_not_held(server: serving.Server) -> None:
+    with connected(server) as connection:
+        begun = time.monotonic()
+        connection.settimeout(0.2)
+        with contextlib.suppress(ConnectionError):
+            for byte in itertools.cycle(b"x-a: b\r\n"):
+                connection.sendall(b"GET / HTTP/1.1\r\n" if time.monotonic() - begun < 0.2 else bytes([byte]))
+                with contextlib.suppress(TimeoutError):
+                    if not connection.recv(1000):
+                        break
+                assert time.monotonic() - begun < 15
+        assert 3 < time.monotonic() - begun < 9
+
+
+def test_clients_that_leave_are_not_answered_and_hold_nothing(server: serving.Server) -> None:
+    body = json.dumps({"texts": ["where is my card " * 10] * 32}).encode()
+    head = b"POST /v1/models/bank/predict HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body)
+    for _ in range(100):
+        with connected(server) as connection:
+            connection.sendall(head + body)
+    assert answers(server)
+    inside = [
+        line
+        for line in httpx.get(f"{server.admin}/metrics").text.splitlines()
+        if line.startswith("luban_requests_inside")
+    ]
+    assert float(inside[0].split()[1]) <= 64
+
+
+@pytest.mark.parametrize("sent", MALFORMED, ids=range(len(MALFORMED)))
+def test_what_is_no_http_is_refused_and_the_connection_closed(server: serving.Server, sent: bytes) -> None:
+    with connected(server) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(sent)
+        connection.settimeout(10)
+        got = b""
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(65536):
+                got += part
+        assert got[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431"), got[:200]
+    assert answers(server)
+
+
+def test_a_forged_host_or_path_reaches_nothing_else(server: serving.Server) -> None:
+    for target in (b"http://127.0.0.1/metrics", b"/v1/models/bank/../../metrics", b"//metrics", b"/%6detrics"):
+        with connected(server) as connection:
+            connection.sendall(b"GET " + target + b" HTTP/1.1\r\nhost: evil\r\nx-forwarded-for: 127.0.0.1\r\n\r\n")
+            assert connection.recv(1000)[:12] == b"HTTP/1.1 404"
+
+
+def test_one_connection_too_many_is_told_so(server: serving.Server) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(512):
+            held.enter_context(connected(server))
+        with connected(server) as one_more:
+            assert one_more.recv(1000)[:12] == b"HTTP/1.1 503"
+    assert answers(server)
+
+
+def test_no_text_is_logged(server: serving.Server) -> None:
+    secret = "4111 1111 1111 1111"
+    url = f"{server.url}/v1/models/bank"
+    with httpx.Client() as client:
+        client.post(f"{url}/predict", json={"text": secret})
+        client.post(f"{url}/predict", json={"texts": [secret, 3]})
+        client.post(f"{url}/batch", content=json.dumps({"txet": secret}).encode())
+        client.post(f"{server.url}/{secret}", json={"text": secret})
+        numbers = client.get(f"{server.admin}/metrics").text
+    assert secret not in json.dumps(server.events) and secret not in numbers
