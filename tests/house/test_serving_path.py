@@ -131,6 +131,29 @@ print(json.dumps(asked))
     assert run(script, "predict", "--text", TEXTS[1], "--bundle", str(bundle), cwd=tmp_path) == []
 
 
+SERVE = """
+import json, os, signal, threading, urllib.request
+from luban.cli.main import main
+from luban.serve import process
+def ask(url):
+    body = json.dumps({"text": "where is my card"}).encode()
+    found = urllib.request.urlopen(urllib.request.Request(url + "/v1/models/tiny/predict", body)).read()
+    os.kill(os.getpid(), signal.SIGTERM)
+told = process.told
+def telling(settings, api, admin):
+    found = told(settings, api, admin)
+    threading.Thread(target=ask, args=(found["url"],)).start()
+    return found
+process.told = telling
+code = main(["serve", *sys.argv[1:]])
+print(json.dumps([asked, code]))
+"""
+
+
+def test_a_server_answers_without_it_too(bundle: Path) -> None:
+    assert run(SERVE, str(bundle), "--port", "0", "--admin-port", "0") == [[], 0]
+
+
 def test_reading_a_project_needs_none_of_it(tmp_path: Path) -> None:
     (tmp_path / "luban.yaml").write_text("name: a\ntask: tag\nbase: minilm-l6\ndata: {train: a.csv}\n", "utf-8")
     script = "import json; from luban.project.load import load; load(sys.argv[1]); print(json.dumps(asked))"

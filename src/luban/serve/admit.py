@@ -21,6 +21,7 @@ from luban.errors import (
     NotFound,
     Overloaded,
     TooLarge,
+    TooSlow,
     Unavailable,
     codes,
 )
@@ -102,6 +103,8 @@ class Application:
         except LubanError as error:
             more = 405 if isinstance(error, NotFound) and methods and route is None else None
             response = problem(error, more)
+            if isinstance(error, TooSlow):
+                return response, False
             if more:
                 allowed = ", ".join(methods).encode()
                 response = Response(response.body, more, response.kind, ((b"allow", allowed),))

@@ -53,10 +53,13 @@ class _Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._head_bytes >= 0:
+            most = self._limits.header_bytes
             self._head_bytes += len(data)
+            # Looked at before it is parsed: a great many headers take long. With its end near, the rest is a body.
+            if self._head_bytes > most and b"\r\n\r\n" not in data[:most]:
+                self._refuse(431, f"the request's head has more than {most} bytes")
+                return
         super().data_received(data)
-        if self._head_bytes > self._limits.header_bytes:
-            self._refuse(431, f"the request's head has more than {self._limits.header_bytes} bytes")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
