@@ -223,6 +223,7 @@ def test_every_package_that_is_declared_is_imported() -> None:
 
 
 NEEDED_BY_OTHERS = {
+    "httptools",  # by uvicorn's protocol
     "opencc-python-reimplemented",  # its dictionaries, which `data.clean` reads
     "onnxscript",  # by torch's exporter
     "tensorboard",  # by torch.utils.tensorboard

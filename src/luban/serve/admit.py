@@ -94,9 +94,9 @@ class Application:
         n_bytes = -1
         request: Request | None = None
         try:
+            n_bytes = _length(scope, self._limits, streams=route is not None and route.streams)
             if route is None:
                 raise _no_route(scope, methods)
-            n_bytes = _length(scope, self._limits, streams=route.streams)
             principal = await self._admitted(route, params, scope)
             request = Request(scope, receive, self._limits, principal, params)
             return await self._inside(route, request), True
