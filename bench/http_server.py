@@ -162,8 +162,9 @@ def spent_s(process: subprocess.Popen[bytes]) -> float:
     return sum(one.cpu_times().user + one.cpu_times().system for one in all_of_it)
 
 
-def measure(name: str, seconds: float, slow_s: float) -> None:
-    """Print one server's lines."""
+def measure(name: str, seconds: float, slow_s: float) -> dict:
+    """Print one server's lines, and return what they say."""
+    found = {"loads": {}, "held_s": {}}
     process, port = start(name)
     try:
         for n_clients in (1, 16, 64):
@@ -174,16 +175,25 @@ def measure(name: str, seconds: float, slow_s: float) -> None:
             times.sort()
             p50, p99 = (times[int(len(times) * share)] * 1e3 for share in (0.5, 0.99))
             rate = len(times) / seconds
+            found["loads"][n_clients] = {
+                "rate": rate,
+                "p50_ms": p50,
+                "p99_ms": p99,
+                "processor_us": cost,
+                "lost": len(lost),
+            }
             print(f"{name:10} {n_clients:3} clients {rate:8.0f}/s  p50 {p50:6.2f} ms  p99 {p99:6.2f} ms  "
                   f"{cost:5.0f} us of the processor each, lost {len(lost)}")  # fmt: skip
         for what, first in SLOW.items():
-            held = asyncio.run(held_s(port, first, slow_s))
+            held = found["held_s"][what] = asyncio.run(held_s(port, first, slow_s))
             print(f"{name:10} holds a client that sends {what}: {held:.1f} s{' and more' if held > slow_s else ''}")
         _, lost = asyncio.run(load(port, 160, seconds / 2, lambda: process.send_signal(signal.SIGTERM)))
+        found["lost_by_sigterm"] = len(lost)
         print(f"{name:10} SIGTERM with 160 clients: {len(lost)} lost {sorted(set(lost))}")
     finally:
         process.terminate()
         process.wait(30)
+    return found
 
 
 def main() -> None:
@@ -192,14 +202,18 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--servers", default="uvicorn,granian,hypercorn")
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--out", type=Path, default=Path("bench/results/http_server.json"))
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
         return serve(given.serve, given.port)
-    for name in given.servers.split(","):
-        if importlib.util.find_spec(name):
-            measure(name, 0.5 if given.smoke else given.seconds, 1 if given.smoke else 20)
+    seconds, slow_s = (0.5, 1) if given.smoke else (given.seconds, 20)
+    here = [name for name in given.servers.split(",") if importlib.util.find_spec(name)]
+    found = {name: measure(name, seconds, slow_s) for name in here}
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(found, indent=2) + "\n")
+    return None
 
 
 if __name__ == "__main__":
