@@ -176,9 +176,17 @@ def test_a_bundle_without_a_graph_says_what_can_be_done(
 
 def test_cleaning_is_told(kind: str, classifier: Source, tmp_path: Path) -> None:
     package = packages.catalogue.load(kind)
-    proof = {"windows": 1, "n": 1, "max_difference": 0.0, "allowed": 1.0, "labels_agree": 1.0, "rows_from": "rows"}
+    proof = {
+        "windows": 1,
+        "n": 1,
+        "max_difference": 0.0,
+        "allowed": 1.0,
+        "labels_agree": 1.0,
+        "rows_from": "rows",
+        "opened_by": "it",
+    }
     told = package.readme(classifier, {**proof, "script": proof})
-    assert ("`whitespace`: one space" in told) == (kind != "sagemaker")
+    assert ("`whitespace`: one space" in told) == (kind in GRAPHS)
 
 
 def test_settings_of_a_package_hold_what_makes_windows(classifier: Source, tmp_path: Path) -> None:

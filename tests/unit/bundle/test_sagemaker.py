@@ -54,13 +54,6 @@ def test_the_archive_holds_what_an_endpoint_needs(unpacked: Path) -> None:
     assert not list(unpacked.rglob("__pycache__"))
 
 
-def test_runtimes_bring_their_packages() -> None:
-    names = {line.partition("==")[0] for line in sagemaker.requirements("torch")}
-    assert {"torch", "transformers", "numpy"} <= names
-    assert not [line for line in sagemaker.requirements("torch") if "+" in line]
-    assert set(sagemaker.requirements("onnx")) < set(sagemaker.requirements("torch"))
-
-
 def test_the_same_bundle_gives_the_same_archive(classifier: Made, tmp_path: Path) -> None:
     it = Source(folder=classifier.folder, engine=Engine.open(classifier.folder))
     for name in ("one", "two"):

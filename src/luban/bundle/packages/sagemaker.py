@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from luban import files
-from luban.bundle import answering
+from luban.bundle import answering, own
 from luban.bundle.packages import Source, rendered
 from luban.errors import LubanError
 
 ARCHIVE = "model.tar.gz"
 LAID_OUT = "model"
 """What becomes the archive, until it is proven."""
-_ROOT = Path(__file__).resolve().parents[2]
 _CODE = Path(__file__).with_name("inference.py.txt")
-_EXTRAS = {"openvino": "openvino", "torch": "train"}
-"""Runtime -> the extra that holds what it needs."""
 _DECIMALS = 1e-6
 """The code gives probabilities so far."""
 _LEVEL = 1
@@ -40,9 +37,9 @@ def write(source: Source, folder: Path) -> None:
     """
     code = folder / LAID_OUT / "code"
     shutil.copytree(source.folder, folder / LAID_OUT / "bundle")
-    shutil.copytree(_ROOT, code / "luban", ignore=shutil.ignore_patterns("__pycache__"))
+    own.copy(code / "luban")
     shutil.copyfile(_CODE, code / "inference.py")
-    files.write_text(code / "requirements.txt", "\n".join(requirements(source.runtime)) + "\n")
+    files.write_text(code / "requirements.txt", "\n".join(own.requirements(source.runtime)) + "\n")
 
 
 def prove(source: Source, folder: Path, rows: Sequence[Any], max_difference: float) -> Mapping[str, Any]:
@@ -82,33 +79,5 @@ def readme(source: Source, proof: Mapping[str, Any]) -> str:
     return rendered(
         "sagemaker.md.jinja", name=engine.name, digest=engine.digest, labels=list(engine.labels), proof=proof,
         per_token=engine.task.per_token, many=bool(source.facts["task"]["options"].get("multi_label", False)),
-        n_packages=len(requirements(source.runtime)), version=metadata.version("luban"),
+        n_packages=len(own.requirements(source.runtime)), version=metadata.version("luban"),
     )  # fmt: skip
-
-
-def requirements(runtime: str) -> list[str]:
-    """Return the packages that answering by a runtime needs, each pinned to what is installed here, sorted.
-
-    Raises:
-        LubanError: Luban or one of them is not installed as a package.
-    """
-    from packaging.requirements import Requirement
-
-    try:
-        declared = [Requirement(line) for line in metadata.requires("luban") or ()]
-        extras = ("", _EXTRAS[runtime]) if runtime in _EXTRAS else ("",)
-        named = {
-            wanted.name
-            for wanted in declared
-            if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in extras)
-        }
-        if not named:
-            raise metadata.PackageNotFoundError("luban")
-        # What a build adds to a version, such as +cpu, is on no index.
-        return sorted(f"{name}=={metadata.version(name).partition('+')[0]}" for name in named)
-    except metadata.PackageNotFoundError as error:
-        raise LubanError(
-            f"what {error.name or 'a package'} needs is not written down here, so that an endpoint's packages can't be "
-            "pinned: it was not installed by pip, or before it said so",
-            hint="install Luban again, with pip or `make setup`, and package the bundle there",
-        ) from error
