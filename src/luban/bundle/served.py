@@ -50,13 +50,13 @@ def ask(wheel: Path, arguments: Sequence[str], route: str, ready: str, rows: Seq
 
     Args:
         wheel: Luban, as the package holds it.
-        arguments: of the command `luban`, host and port left out.
+        arguments: of the command `luban`, addresses left out.
         route: path that takes {"texts": [...]} and gives {"predictions": [...]}.
         ready: path that answers when it is ready.
         rows: what is asked.
 
     Raises:
-        LubanError: it does not start, does not answer, or does not stop; the message has its last line.
+        LubanError: it does not start, does not answer, or does not stop; the message has its last lines.
     """
     with TemporaryDirectory() as place:
         folder = Path(place)
@@ -64,7 +64,7 @@ def ask(wheel: Path, arguments: Sequence[str], route: str, ready: str, rows: Seq
             packed.extractall(folder / "site")
         port = _free_port()
         address = f"http://{HOST}:{port}"
-        with _running([*arguments, "--host", HOST, "--port", str(port)], folder) as process:
+        with _running([*arguments, "--host", HOST, "--port", str(port), "--admin-port", "0"], folder) as process:
             begun = time.monotonic()
             _until(process, folder, f"{address}{ready}")
             ready_s = time.monotonic() - begun
@@ -145,5 +145,5 @@ def _free_port() -> int:
 
 def _broken(folder: Path, what: str) -> LubanError:
     said = (folder / "log").read_text("utf-8", "replace").strip().splitlines()
-    last = said[-1][:300] if said else "it said nothing"
-    return LubanError(f"the package's server {what}; its last line: {last}", hint="please report this, with that line")
+    last = " ".join(line.strip() for line in said[-2:])[-400:] or "nothing"
+    return LubanError(f"the package's server {what}; its last lines: {last}", hint="please report this, with the lines")

@@ -6,6 +6,7 @@ has Docker.
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,8 @@ USER = 10001
 """Number of the user: Kubernetes can tell of a number alone that it is not root."""
 DRAIN_S = 20
 """Seconds that the server gives those who are inside when it is told to stop."""
-_HOME = "/srv/bundle"
+HOME = "/srv/bundle"
+"""Where the bundle is in the image."""
 _TORCH_FOR_CPUS = "--extra-index-url https://download.pytorch.org/whl/cpu"
 _DECIMALS = 1e-6
 """The server gives probabilities so far."""
@@ -39,18 +41,15 @@ def write(source: Source, folder: Path) -> None:
     pins = own.closure(source.runtime)
     lines = [_TORCH_FOR_CPUS, *pins] if source.runtime == "torch" else pins
     files.write_text(folder / "requirements.txt", "\n".join(lines) + "\n")
-    told = {
-        "name": source.engine.name, "digest": source.engine.digest, "wheel": wheel.name, "port": PORT, "user": USER,
-        "python": f"{sys.version_info.major}.{sys.version_info.minor}", "drain_s": DRAIN_S, "home": _HOME,
-        "arguments": [*arguments(source, _HOME), "--host", "0.0.0.0", "--port", str(PORT)],
-    }  # fmt: skip
-    files.write_text(folder / "Dockerfile", rendered("dockerfile.jinja", **told))
+    command = [*arguments(source, HOME), "--host", "0.0.0.0", "--port", str(PORT), "--everybody"]
+    text = rendered("dockerfile.jinja", wheel=wheel.name, arguments=command, **told(source))
+    files.write_text(folder / "Dockerfile", text)
     files.write_text(folder / ".dockerignore", f"*\n!bundle\n!requirements.txt\n!{wheel.name}\n")
 
 
 def arguments(source: Source, bundle: str) -> list[str]:
-    """Return what follows `luban serve`, but for host and port, to serve a bundle that is at a place."""
-    return [f"{source.engine.name}={bundle}"]
+    """Return what follows `luban serve`, but for addresses, to serve a bundle that is at a place."""
+    return [f"{source.engine.name}={bundle}", "--drain-s", str(DRAIN_S)]
 
 
 def prove(source: Source, folder: Path, rows: Sequence[Any], max_difference: float) -> Mapping[str, Any]:
@@ -66,7 +65,8 @@ def prove(source: Source, folder: Path, rows: Sequence[Any], max_difference: flo
 
 def readme(source: Source, proof: Mapping[str, Any]) -> str:
     """Return how to build and run it, and what its requests and responses are."""
-    return rendered("docker.md.jinja", proof=proof, n_packages=len(own.closure(source.runtime)), **told(source))
+    more = {"n_packages": len(own.closure(source.runtime)), "memory_mb": memory_mb(proof["memory_bytes"])}
+    return rendered("docker.md.jinja", proof=proof, **more, **told(source))
 
 
 def told(source: Source) -> dict[str, Any]:
@@ -75,9 +75,14 @@ def told(source: Source) -> dict[str, Any]:
     return {
         "name": engine.name, "digest": engine.digest, "labels": list(engine.labels), "port": PORT, "user": USER,
         "per_token": engine.task.per_token, "many": bool(getattr(engine.task, "multi_label", False)),
-        "version": metadata.version("luban"), "image": image(source), "drain_s": DRAIN_S,
+        "version": metadata.version("luban"), "image": image(source), "drain_s": DRAIN_S, "home": HOME,
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
     }  # fmt: skip
+
+
+def memory_mb(measured_bytes: int) -> int:
+    """Return how much memory to give, in MiB: twice what was measured, in steps of 64."""
+    return 64 * math.ceil(2 * measured_bytes / 2**20 / 64)
 
 
 def image(source: Source) -> str:
@@ -88,4 +93,5 @@ def image(source: Source) -> str:
 def plain_name(name: str) -> str:
     """Return a project's name as registries of images and Kubernetes take one: small letters, digits and dashes."""
     letters = (char if char.isalnum() and char.isascii() else "-" for char in name.lower())
-    return "-".join(part for part in "".join(letters).split("-") if part)[:50].rstrip("-")
+    plain = "-".join(part for part in "".join(letters).split("-") if part)[:50].rstrip("-")
+    return plain if plain[:1].isalpha() else f"luban-{plain}"
