@@ -184,6 +184,8 @@ def test_cleaning_is_told(kind: str, classifier: Source, tmp_path: Path) -> None
         "labels_agree": 1.0,
         "rows_from": "rows",
         "opened_by": "it",
+        "memory_bytes": 1 << 27,
+        "ready_s": 1.0,
     }
     told = package.readme(classifier, {**proof, "script": proof})
     assert ("`whitespace`: one space" in told) == (kind in GRAPHS)
