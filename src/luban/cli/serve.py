@@ -26,6 +26,11 @@ from luban.cli.show import Show
 @click.option("--cert", type=click.Path(exists=True, dir_okay=False), help="The TLS certificate's chain, PEM.")
 @click.option("--key", type=click.Path(exists=True, dir_okay=False), help="The certificate's key, PEM.")
 @click.option("--everybody", is_flag=True, help="Let everybody in, though the address can be reached from elsewhere.")
+@click.option("--ray", is_flag=True, help="On Ray: the cluster that RAY_ADDRESS names, or one of this machine's own.")
+@click.option("--min-replicas", type=click.IntRange(min=1), default=1, show_default=True, help="With --ray.")
+@click.option("--max-replicas", type=click.IntRange(min=1), default=4, show_default=True, help="With --ray.")
+@click.option("--target", type=click.FloatRange(0, min_open=True), default=8.0, show_default=True,
+              help="With --ray: requests inside a replica, above which there will be more of them.")  # fmt: skip
 @options.registry
 @options.threads
 @options.output
@@ -45,6 +50,10 @@ def command(
     cert: str | None,
     key: str | None,
     everybody: bool,
+    ray: bool,
+    min_replicas: int,
+    max_replicas: int,
+    target: float,
     registry: str | None,
     threads: int,
 ) -> int:
@@ -66,4 +75,10 @@ def command(
         memory_bytes=memory << 20, cert=cert or "", key=key or "", everybody=everybody, limits=limits,
     )  # fmt: skip
     log_to_stderr()
-    return serving.serve(wanted)
+    if not ray:
+        return serving.serve(wanted)
+    from luban.serve.ray import Scaling
+
+    if min_replicas > max_replicas:
+        ctx.fail("--min-replicas is more than --max-replicas")
+    return serving.serve_on_ray(wanted, Scaling(least=min_replicas, most=max_replicas, target=target))

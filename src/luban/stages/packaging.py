@@ -54,7 +54,9 @@ def package(
     threads: int = 0,
     on_progress: Listener = ignore,
 ) -> Packaged:
-    """Package a finished bundle for other people's tools: `onnx`, `openvino`, `tensorflow` or `sagemaker`.
+    """Package a finished bundle for other people's tools.
+
+    `docker`, `kserve`, `mlflow`, `onnx`, `openvino`, `sagemaker` or `tensorflow`.
 
     The package is opened with the tool it is for, and its answers are compared with the engine's: on the rows of a
     file; else on validation rows of the run that made the bundle; else on rows made up to the bundle's drift reference.

@@ -12,6 +12,7 @@ from luban.stages.registering import registry_place
 
 if TYPE_CHECKING:
     from luban.serve.process import Settings
+    from luban.serve.ray import Scaling
 
 
 def settings(models: Sequence[str], *, registry: str | None = None, **more: Any) -> Settings:
@@ -50,6 +51,20 @@ def serve(wanted: Settings) -> int:
     api, admin = process.sockets(wanted)
     with api, admin:
         return process.run(wanted, api, admin) if wanted.workers == 1 else workers.run(wanted, (api, admin))
+
+
+def serve_on_ray(wanted: Settings, scaling: Scaling) -> int:
+    """Serve on Ray until told to stop, and return the exit code; each replica has one thread if none are named.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        LubanError: as `serve`.
+    """
+    import msgspec
+
+    from luban.serve import ray
+
+    return ray.run(msgspec.structs.replace(wanted, threads=wanted.threads or 1), scaling)
 
 
 def _source(given: str) -> tuple[str, str]:
