@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import itertools
+import re
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -181,7 +182,7 @@ def test_every_package_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = [packages for name, packages in project["optional-dependencies"].items() if name != "dev"]
     wanted = [*project["dependencies"], *itertools.chain.from_iterable(extras)]
-    declared = {requirement.split(">")[0].split("=")[0].strip().lower() for requirement in wanted}
+    declared = {re.split(r"[\[>=]", requirement)[0].strip().lower() for requirement in wanted}
     homes = metadata.packages_distributions()
     undeclared = {
         f"{module} imports {name}"
@@ -195,7 +196,7 @@ def test_every_package_that_is_imported_is_declared() -> None:
 def test_every_package_that_the_tests_import_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
-    declared = {requirement.split(">")[0] for requirement in wanted}
+    declared = {re.split(r"[\[>=]", requirement)[0] for requirement in wanted}
     homes = metadata.packages_distributions()
     undeclared = set()
     for path in (ROOT / "tests").rglob("*.py"):
@@ -218,7 +219,7 @@ def test_every_package_that_is_declared_is_imported() -> None:
         for found in imports(module)
         for home in homes.get(found.name.split(".")[0], ())
     }
-    unused = {requirement.split(">")[0] for requirement in wanted} - used - NEEDED_BY_OTHERS
+    unused = {re.split(r"[\[>=]", requirement)[0] for requirement in wanted} - used - NEEDED_BY_OTHERS
     assert not unused
 
 
@@ -239,5 +240,5 @@ def test_every_pin_that_is_needed_is_there() -> None:
             name, equals, version = line.partition("==")
             assert equals and version and "+" not in version and "@" not in line, line
             pinned[name.lower().replace("_", "-")] = version
-    missing = {requirement.split(">")[0] for requirement in wanted} - set(pinned)
+    missing = {re.split(r"[\[>=]", requirement)[0] for requirement in wanted} - set(pinned)
     assert not missing

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -60,8 +59,7 @@ def ask(wheel: Path, arguments: Sequence[str], route: str, ready: str, rows: Seq
     """
     with TemporaryDirectory() as place:
         folder = Path(place)
-        with zipfile.ZipFile(wheel) as packed:
-            packed.extractall(folder / "site")
+        _install(wheel, folder / "site")
         port = _free_port()
         address = f"http://{HOST}:{port}"
         with _running([*arguments, "--host", HOST, "--port", str(port), "--admin-port", "0"], folder) as process:
@@ -80,6 +78,20 @@ def ask(wheel: Path, arguments: Sequence[str], route: str, ready: str, rows: Seq
             if code:
                 raise _broken(folder, f"ended with {code} on SIGTERM, wanted 0")
     return Asked(answers=answers, memory_bytes=memory, ready_s=ready_s)
+
+
+def _install(wheel: Path, site: Path) -> None:
+    """Install a wheel into a folder, as the image does, and none of what it needs: that is here already.
+
+    Raises:
+        LubanError: pip does not take it, or is not here.
+    """
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile", "--target"]
+    done = subprocess.run([*command, str(site), str(wheel)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        last = lines[-1][:300] if lines else "nothing"
+        raise LubanError(f"pip does not install {wheel.name}: {last}", hint="install pip here: python -m ensurepip")
 
 
 @contextmanager
