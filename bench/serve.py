@@ -11,7 +11,8 @@ on where a peer has it. Requests hold one text each, come from wrk (Debian's pac
 stopped one after the other, in rounds, so that all see the same machine; of rounds the median counts. A rate stands
 in brackets where its 99th percentile is above 50 ms, or where an answer was no success.
 
-Peers are installed from PyPI into environments of their own below `~/.cache/luban/bench`. Their files are in
+Peers are installed from PyPI into environments of their own below `~/.cache/luban/bench`, beside the running one's
+torch, transformers and ONNX Runtime. Their files are in
 `bench/servers`. Also measured: from start to first answer, memory (PSS of all processes after the load), and the rate
 of the engine without a server (`in process`). Prints ratios, writes JSON.
 """
@@ -27,6 +28,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -40,7 +42,6 @@ SERVERS = Path(__file__).parent / "servers"
 LOADS = (1, 16, 64)
 SECONDS, WARM_SECONDS = 6, 2
 WITHIN_MS = 50.0
-COMMON = ("torch==2.13.0", "transformers==5.23.0", "onnxruntime==1.31.1")
 PEERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     # name: script, path of a request, packages
     "fastapi": ("plain.py", "/predict", ("fastapi", "uvicorn[standard]")),
@@ -286,13 +287,18 @@ def classifier(base: str, bundle: Path, folder: Path) -> None:
 
 
 def python_of(peer: str) -> Path:
-    """Return the Python of a peer's own environment, made and filled where it is not there yet."""
-    packages = [*COMMON, *PEERS[peer][2]]
+    """Return the Python of a peer's own environment, made and filled where it is not there yet.
+
+    What all sides share, such as torch and ONNX Runtime, is that of this environment: the same versions for all.
+    """
+    packages = list(PEERS[peer][2])
     folder = Path("~/.cache/luban/bench").expanduser() / f"serve-{peer}"
     python, ready = folder / "bin" / "python", folder / "ready.json"
     if not ready.exists() or json.loads(ready.read_text()) != packages:
         print(f"installing {', '.join(packages)} into {folder} ...", flush=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        own = next(folder.glob("lib/python*/site-packages"))
+        (own / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
         subprocess.run(install, check=True)
         ready.write_text(json.dumps(packages))
