@@ -11,7 +11,7 @@ import numpy as np
 
 from luban.data import duplicates
 from luban.data.check_tags import mentions, scheme
-from luban.data.personal import find_personal, mask
+from luban.data.personal import NUMBERS, find_personal, mask
 from luban.data.rows import EXAMPLES, FAIL, PARTS, PASS, WARN, Rows, named, percent, share_of
 from luban.data.split import Splits
 from luban.records import Finding
@@ -333,7 +333,7 @@ def _personal(rows: Rows) -> Finding:
     examples: list[str] = []
     n_rows = 0
     for place, text in enumerate(rows.texts):
-        found = find_personal(text)
+        found = find_personal(text, NUMBERS)
         if found:
             n_rows += 1
             counts.update(one.kind for one in found)

@@ -1,25 +1,40 @@
-"""Finds personal data in texts: mail addresses, telephone and identity numbers, bank cards, network addresses."""
+"""Finds what tells of a person: one set of recognisers for the check of data, for logs, and for files that are shared.
+
+`personal_numbers` knows what has a form (numbers, addresses of machines and mail), `personal_names` and
+`personal_places` what is known by its words. They all read a text in which full-width characters, unusual digits,
+dashes and spaces are plain and invisible characters are left out; what they find is told by its place in the original.
+"""
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Iterator
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
-KINDS = ("email", "identity number", "bank card", "ip address", "phone")
+NUMBERS = (
+    "credentials", "email", "identity number", "iban", "bank card", "ip address", "passport", "plate", "phone",
+    "account",
+)  # fmt: skip
+"""Kinds that have a form, in the order in which they are looked for: what is found first is not found again."""
+WORDS = ("address", "name")
+KINDS = (*NUMBERS, *WORDS)
 
-_EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![\w-])", re.ASCII)
-_IDENTITY = re.compile(
-    r"(?<![0-9A-Za-z])[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[0-9Xx](?![0-9A-Za-z])"
-)
-_CARD = re.compile(r"(?<![0-9A-Za-z])(?:\d[ -]?){12,18}\d(?![0-9A-Za-z])")
-_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
-_MAYBE_PHONE = re.compile(r"(?:\d[\s().\-/]{0,3}){6,}\d")
-_NO_PHONE = re.compile(r"(?:19|20)\d\d\s*[./\-]\s*\d")  # a date
-_INSIDE = re.compile(r"[A-Za-z0-9/=.%_]$")  # of an address, a number, a word
-_DIGITS = {code: code - 0xFEE0 for code in (*range(0xFF10, 0xFF1A), 0xFF0B, 0xFF0D, 0xFF0E, 0xFF20)}
-_REGIONS = ("CN", "US")
+_INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufe0f]+")
+_SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\u30fc"
+_PLAIN = {
+    **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}, **{ord(one): " " for one in _SPACES},
+    **{ord(one): "-" for one in _DASHES}, ord("。"): "。", ord("＠"): "@",
+}  # fmt: skip
+_ODD_DIGIT = re.compile(r"[^\D0-9]")
+_SPOKEN = re.compile("[零〇一二三四五六七八九幺两](?:[- ]?[零〇一二三四五六七八九幺两]){6,}")
+_SPOKEN_DIGITS = str.maketrans("零〇一二三四五六七八九幺两", "0012345678912")
+
+Finder = Callable[[str], Iterable["Personal"]]
+"""What finds more in a text, as it is: a model, or another library."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +42,33 @@ class Personal:
     """One stretch of a text that tells of a person."""
 
     kind: str
-    """One of `KINDS`."""
+    """One of `KINDS`, or what another finder calls it."""
     start: int
     end: int
     """One past the last character."""
 
 
-def find_personal(text: str) -> list[Personal]:
-    """Return the personal data in a text, in its order.
+def find_personal(text: str, kinds: Collection[str] = KINDS, finders: Iterable[Finder] = ()) -> list[Personal]:
+    """Return the personal data in a text, in its order; no two overlap.
 
-    Identity numbers (mainland China, GB 11643) and bank cards count only if their check digit is right; telephone
-    numbers if they are valid in China, in the United States, or with their country's code. Names and addresses are
-    not looked for.
+    Args:
+        text: any text.
+        kinds: what is looked for.
+        finders: what looks beside the recognisers here; where both find something, what is longer counts.
     """
-    if not any(map(str.isdigit, text)) and "@" not in text and "＠" not in text:
-        return []
-    text = text.translate(_DIGITS)  # full-width digits, one for one
+    plain, places = _seen_through(text)
     found: list[Personal] = []
-    for one in _by_form(text):
-        if not any(one.start < other.end and other.start < one.end for other in found):
+    taken = bytearray(len(plain))
+    for one in _recognised(plain, kinds):
+        # What was found already is marked, so that the time does not grow with the square of what is found.
+        if not any(taken[one.start : one.end]):
+            taken[one.start : one.end] = b"\1" * (one.end - one.start)
             found.append(one)
-    return sorted(found, key=lambda one: one.start)
+    if places is not None:
+        found = [Personal(one.kind, places(one.start), places(one.end - 1) + 1) for one in found]
+    if finders and (more := [one for finder in finders for one in finder(text)]):
+        found = _longest([*found, *more], len(text))
+    return sorted(found, key=lambda one: one.start) if len(found) > 1 else found
 
 
 def mask(text: str, found: list[Personal]) -> str:
@@ -59,53 +80,70 @@ def mask(text: str, found: list[Personal]) -> str:
     return text
 
 
-def _by_form(text: str) -> Iterator[Personal]:
-    for match in _EMAIL.finditer(text):
-        yield Personal("email", *match.span())
-    if not _MAYBE_PHONE.search(text) and not _IPV4.search(text):
-        return
-    for match in _IDENTITY.finditer(text):
-        if _identity_is_right(match.group()):
-            yield Personal("identity number", *match.span())
-    for match in _CARD.finditer(text):
-        digits = re.sub(r"\D", "", match.group())
-        if digits[0] in "3456" and len(set(digits)) > 1 and _luhn(digits):
-            yield Personal("bank card", *match.span())
-    for match in _IPV4.finditer(text):
-        if _is_ip(match.group()):
-            yield Personal("ip address", *match.span())
-    yield from _phones(text)
+def _recognised(plain: str, kinds: Collection[str]) -> Iterator[Personal]:
+    numbers, names, places = _recognisers()
+    for kind, start, end in numbers(plain, kinds):
+        yield Personal(kind, start, end)
+    if "address" in kinds:
+        for start, end in places(plain):
+            yield Personal("address", start, end)
+    if "name" in kinds:
+        for start, end in names(plain):
+            yield Personal("name", start, end)
 
 
-def _phones(text: str) -> Iterator[Personal]:
-    if not _MAYBE_PHONE.search(text):
-        return
-    import phonenumbers
+@cache
+def _recognisers() -> tuple[
+    Callable[[str, Collection[str]], Iterator[tuple[str, int, int]]],
+    Callable[[str], Iterator[tuple[int, int]]],
+    Callable[[str], Iterator[tuple[int, int]]],
+]:
+    from luban.data.personal_names import names
+    from luban.data.personal_numbers import numbers
+    from luban.data.personal_places import places
 
-    for region in _REGIONS:
-        for match in phonenumbers.PhoneNumberMatcher(text, region, leniency=phonenumbers.Leniency.VALID):
-            if not _NO_PHONE.match(match.raw_string) and not _INSIDE.search(text[: match.start]):
-                yield Personal("phone", match.start, match.end)
-
-
-def _identity_is_right(number: str) -> bool:
-    weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
-    total = sum(weight * int(digit) for weight, digit in zip(weights, number, strict=False))
-    return "10X98765432"[total % 11] == number[-1].upper()
+    return numbers, names, places
 
 
-def _luhn(digits: str) -> bool:
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (1 + place % 2)
-        total += value - 9 * (value > 9)
-    return total % 10 == 0
+def _seen_through(text: str) -> tuple[str, Callable[[int], int] | None]:
+    """Return a text in plain characters, and what turns a place in it into one of the original; None where they agree.
+
+    All but the invisible characters are replaced one for one.
+    """
+    if text.isascii():
+        return text, None
+    places = None
+    if _INVISIBLE.search(text):
+        text, places = _without_invisible(text)
+    text = text.translate(_PLAIN)
+    text = _ODD_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0], match[0])), text)
+    if _SPOKEN.search(text):
+        text = _SPOKEN.sub(lambda match: match[0].translate(_SPOKEN_DIGITS), text)
+    return text, places
 
 
-def _is_ip(text: str) -> bool:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    # 1.2.3.4 is more often a version or a numbering than an address; so is anything that begins with 0.
-    return not (address.is_unspecified or address.is_multicast or text.startswith("0.")) and len(text) > 7
+def _without_invisible(text: str) -> tuple[str, Callable[[int], int]]:
+    parts: list[str] = []
+    starts: list[int] = []
+    shifts: list[int] = []
+    at = kept = 0
+    for match in (*_INVISIBLE.finditer(text), None):
+        end = len(text) if match is None else match.start()
+        if end > at:
+            starts.append(kept)
+            shifts.append(at - kept)
+            parts.append(text[at:end])
+            kept += end - at
+        if match is not None:
+            at = match.end()
+    return "".join(parts), lambda place: place + shifts[bisect_right(starts, place) - 1]
+
+
+def _longest(found: list[Personal], length: int) -> list[Personal]:
+    taken = bytearray(length)
+    kept: list[Personal] = []
+    for one in sorted(found, key=lambda one: one.start - one.end):
+        if not any(taken[one.start : one.end]):
+            taken[one.start : one.end] = b"\1" * (one.end - one.start)
+            kept.append(one)
+    return kept
