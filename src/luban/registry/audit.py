@@ -18,7 +18,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from luban.errors import BadRequest
 from luban.files import canonical_json, digest_json
-from luban.store.tables import ALIASES, AUDIT, AUDIT_HEAD, CARDS, VERSIONS
+from luban.store.tables import ALIASES, AUDIT, AUDIT_HEAD, CARDS, KEY_SECRETS, KEYS, VERSIONS
 
 START = "0" * 64
 """The hash before the first entry."""
@@ -33,9 +33,9 @@ class Entry:
     at: str
     who: str
     action: str
-    """`register`, `card`, `promote` or `rollback`."""
+    """`register`, `card`, `promote`, `rollback`, `key-create`, `key-rotate` or `key-revoke`."""
     subject: str
-    """What was changed, e.g. `bank@3` or `bank@champion`."""
+    """What was changed, e.g. `bank@3`, `bank@champion` or `key:shop`."""
     facts: Mapping[str, Any]
     previous: str
     hash: str
@@ -67,6 +67,11 @@ def lock(connection: Connection) -> tuple[int, str]:
     return head.seq, head.hash
 
 
+def head(connection: Connection) -> str:
+    """Return the newest entry's hash: another one whenever anything was changed."""
+    return str(connection.execute(select(AUDIT_HEAD.c.hash)).scalar_one())
+
+
 def append(connection: Connection, *, who: str, action: str, subject: str, facts: Mapping[str, Any]) -> None:
     """Write an entry; the caller's transaction makes it and the change true together."""
     seq, previous = lock(connection)
@@ -96,7 +101,7 @@ def entries(connection: Connection, *, subject: str = "", last: int = 0) -> list
 
 
 def verify(connection: Connection, noted: str = "") -> Verified:
-    """Check the whole chain, and that versions, cards and aliases are what it says.
+    """Check the whole chain, and that versions, cards, aliases and access keys are what it says.
 
     Args:
         connection: of a read.
@@ -111,6 +116,7 @@ def verify(connection: Connection, noted: str = "") -> Verified:
     versions: dict[str, str] = {}
     aliases: dict[str, int] = {}
     cards: dict[tuple[str, str], str] = {}
+    keys: dict[str, str] = {}
 
     def broken(at: int, problem: str) -> Verified:
         return Verified(n_entries=seq, head=f"{seq}:{previous}", broken=at, problem=problem)
@@ -124,14 +130,14 @@ def verify(connection: Connection, noted: str = "") -> Verified:
             return broken(row["seq"], "it was changed after it was written")
         if row["seq"] == wanted_seq and row["hash"] != wanted_hash:
             return broken(row["seq"], "it is not the one that was noted: the chain was written anew")
-        _replay(row["action"], row["subject"], json.loads(row["facts"]), versions, aliases, cards)
+        _replay(row["action"], row["subject"], json.loads(row["facts"]), versions, aliases, cards, keys)
         seq, previous = row["seq"], row["hash"]
     if head is None or (head.seq, head.hash) != (seq, previous):
         found = "is missing" if head is None else f"names entry {head.seq}"
         return broken(seq + 1, f"the last entry is {seq}, and the row that names the newest {found}: entries are gone")
     if wanted_seq > seq:
         return broken(seq + 1, f"entry {wanted_seq} was noted, and the chain ends before it: entries are gone")
-    problem = _tables(connection, versions, aliases, cards)
+    problem = _tables(connection, versions, aliases, cards, keys)
     if problem:
         return broken(seq, f"the chain holds, but {problem}")
     return Verified(n_entries=seq, head=f"{seq}:{previous}", noted=wanted_seq)
@@ -139,7 +145,7 @@ def verify(connection: Connection, noted: str = "") -> Verified:
 
 def _replay(
     action: str, subject: str, facts: Mapping[str, Any], versions: dict[str, str], aliases: dict[str, int],
-    cards: dict[tuple[str, str], str],
+    cards: dict[tuple[str, str], str], keys: dict[str, str],
 ) -> None:  # fmt: skip
     if action == "register":
         versions[subject] = facts["digest"]
@@ -147,11 +153,13 @@ def _replay(
         aliases[subject] = facts["after"]
     elif action == "card":
         cards.update({(subject, what): text for what, text in facts.items()})
+    elif action.startswith("key-"):
+        keys[subject] = _key_digest(facts["key"])
 
 
 def _tables(
     connection: Connection, versions: Mapping[str, str], aliases: Mapping[str, int],
-    cards: Mapping[tuple[str, str], str],
+    cards: Mapping[tuple[str, str], str], keys: Mapping[str, str],
 ) -> str:  # fmt: skip
     """Return where the tables say something else than the chain; empty where they agree."""
     found: Sequence[tuple[str, Mapping[Any, Any], Mapping[Any, Any]]] = (
@@ -159,12 +167,33 @@ def _tables(
         ("alias", aliases, {f"{row.name}@{row.alias}": row.number for row in connection.execute(select(ALIASES))}),
         ("card", cards,
          {(f"{row.name}@{row.number}", row.what): row.text for row in connection.execute(select(CARDS))}),
+        ("access", keys, {subject: _key_digest(key) for subject, key in key_states(connection).items()}),
     )  # fmt: skip
     for what, told, there in found:
         for key in sorted({*told, *there}, key=str):
             if told.get(key) != there.get(key):
                 return f"the {what} {key} is {there.get(key, 'not there')}, and was {told.get(key, 'never made')}"
     return ""
+
+
+def key_states(connection: Connection, name: str = "") -> dict[str, dict[str, Any]]:
+    """Return `key:NAME` -> everything that decides what it may do, of one key or all; secrets as their SHA-256."""
+    query, secrets = select(KEYS), select(KEY_SECRETS)
+    if name:
+        query, secrets = query.where(KEYS.c.name == name), secrets.where(KEY_SECRETS.c.name == name)
+    found: dict[str, dict[str, Any]] = {}
+    for row in connection.execute(query):
+        found[f"key:{row.name}"] = {
+            "tenant": row.tenant, "scopes": json.loads(row.scopes), "models": json.loads(row.models), "rate": row.rate,
+            "burst": row.burst, "revoked": row.revoked, "secrets": {},
+        }  # fmt: skip
+    for row in connection.execute(secrets):
+        found[f"key:{row.name}"]["secrets"][row.id] = {"sha256": row.sha256, "at": row.at, "expires": row.expires}
+    return found
+
+
+def _key_digest(state: Mapping[str, Any]) -> str:
+    return digest_json(state)
 
 
 def _noted(text: str) -> tuple[int, str]:

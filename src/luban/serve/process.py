@@ -19,6 +19,7 @@ import msgspec
 from luban.bundle.engine import n_callers
 from luban.errors import LubanError, ServeError
 from luban.models.limits import cores
+from luban.serve import keyring
 from luban.serve.access import Access, Open
 from luban.serve.admit import Application
 from luban.serve.batch import Batcher
@@ -72,15 +73,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def access(settings: Settings) -> Access:
-    """Return what knows the keys.
+    """Return what knows the keys: those of the registry, or where none was ever made, nothing.
 
     Raises:
         ServeError: nobody is kept out, and the address can be reached from elsewhere.
+        RegistryError: the registry can't be read.
     """
+    ring = keyring.opened(settings.registry, n_processes=settings.workers) if settings.registry else None
+    if ring is not None:
+        return ring
     if not (settings.everybody or _is_loopback(settings.host)):
         raise ServeError(
             f"{settings.host} can be reached from elsewhere, and nobody would be kept out",
-            hint="serve on 127.0.0.1, or say --everybody",
+            hint="`luban keys create --name NAME --scopes predict`; or serve on 127.0.0.1, or say --everybody",
         )
     return Open()
 

@@ -117,6 +117,39 @@ MOVES = Table(
 )
 """Every move of an alias, in order: what a rollback goes back along. `once` is the caller's idempotency key."""
 
+KEYS = Table(
+    "keys",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("models", Text, nullable=False),
+    Column("rate", Float),
+    Column("burst", Integer),
+    Column("at", String(32), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("revoked", String(32)),
+    CheckConstraint("rate > 0 AND burst > 0", name="keys_rate"),
+)
+"""Who may call, and what: never removed, so that a name means one caller for ever.
+
+`scopes` and `models` are lists in JSON; `rate` is in requests a second, null where there is no limit; `revoked` is when
+the whole key ended."""
+
+KEY_SECRETS = Table(
+    "key_secrets",
+    METADATA,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(64), ForeignKey("keys.name"), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("expires", String(32)),
+    Column("used", String(32)),
+    UniqueConstraint("sha256", name="key_secrets_once"),
+    Index("key_secrets_name", "name"),
+)
+"""Secrets of keys, as SHA-256 alone: the secret itself is shown once and is nowhere. `used` lacks the last minute."""
+
 AUDIT = Table(
     "audit",
     METADATA,

@@ -141,7 +141,7 @@ def verified(found: Verified) -> RenderableType:
         rest = f"; {later} later one{'' if later == 1 else 's'} held by the chain alone" if later else ""
         proven.append(Text(f"{same} what was there when entry {found.noted} was noted{rest}"))
     return Group(
-        Text.assemble(("holds ", "green"), f"{entries}, and versions, cards and aliases are as they say"),
+        Text.assemble(("holds ", "green"), f"{entries}, and versions, cards, aliases and keys are as they say"),
         *proven,
         Text.assemble(("note elsewhere: ", "dim"), found.head),
     )
@@ -235,6 +235,12 @@ def _entry(one: Entry) -> str:
         overruled = "overruled" if facts.get("evidence", {}).get("refused") else ""
         before = "" if facts["before"] is None else f"{facts['before']} -> "
         return ", ".join(filter(None, [f"{before}{facts['after']}", overruled, facts["why"]]))
+    if one.action.startswith("key-"):
+        may = facts["key"]
+        return ", ".join(filter(None, [
+            facts["secret"], f"tenant {may['tenant']}", f"scopes {' '.join(may['scopes'])}",
+            f"models {' '.join(may['models'])}", facts["why"],
+        ]))  # fmt: skip
     return ", ".join(f"{name}: {value}" for name, value in facts.items())
 
 
