@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from luban.data.personal import KINDS, find_personal
 
@@ -443,14 +444,16 @@ def real(path: Path) -> tuple[int, Counter[str], list[str], float]:
 
 
 def main() -> None:
-    """Print it."""
+    """Print it, and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--data", type=Path, help="Folder of labelled data sets, for false alarms.")
     parser.add_argument("--set", choices=["developed", "judged"], default="judged")
     parser.add_argument("--show", type=int, default=0, help="Show so many misses and false alarms.")
     parser.add_argument("--smoke", action="store_true", help="A few sentences.")
+    parser.add_argument("--out", type=Path, default=Path("bench/results/mask.json"))
     options = parser.parse_args()
+    told: dict[str, Any] = {}
     n = 100 if options.smoke else options.sentences
     for language, templates in (DEVELOPED if options.set == "developed" else JUDGED).items():
         counts, (n_found, right), missed = measure(language, templates, n)
@@ -459,13 +462,21 @@ def main() -> None:
             n_values, hidden = counts[kind]
             print(f"  {kind:16} recall {hidden / n_values:.4f}  of {n_values}")
         structured = [value for kind, value in counts.items() if kind not in ("name", "address")]
-        print(f"  structured       recall {sum(two for _, two in structured) / sum(one for one, _ in structured):.4f}")
+        recall = sum(two for _, two in structured) / sum(one for one, _ in structured)
+        print(f"  structured       recall {recall:.4f}")
+        told[language] = {
+            "sentences": n, "precision": right / n_found, "structured": recall,
+            **{kind: two / one for kind, (one, two) in counts.items()},
+        }  # fmt: skip
         print("\n".join(f"    {one}" for one in missed[: options.show]))
     for name, path in REAL.items():
         if options.data and (options.data / path).is_file():
             n_rows, kinds, shown, speed = real(options.data / path)
             print(f"{name}: {n_rows} rows, {dict(kinds)}, {speed:.0f} texts/s")
+            told[name] = {"rows": n_rows, "found": dict(kinds), "texts_per_s": speed}
             print("\n".join(f"    {one}" for one in shown[: options.show]))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(told, indent=2) + "\n")
 
 
 if __name__ == "__main__":
