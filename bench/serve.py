@@ -130,11 +130,23 @@ def one(side: tuple[str, str], given: Path, texts: list[str], folder: Path) -> d
     port = free_port()
     environment = {**os.environ, "PEER_KIND": kind, "PEER_MODEL": str(given.resolve()), "BENTOML_DO_NOT_TRACK": "true"}
     if peer == "luban":
-        command = [sys.executable, "-m", "luban.cli.main", "serve", f"bench={given}", "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "luban.cli.main",
+            "serve",
+            f"bench={given}",
+            "--port",
+            str(port),
+            "--admin-port",
+            "0",
+        ]
         path = "/v1/models/bench/predict"
     else:
         script, path, _ = PEERS[peer]
-        command = [str(python_of(peer)), str(SERVERS / script), str(port)]
+        python = python_of(peer)
+        command = [str(python), str(SERVERS / script), str(port)]
+        environment["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # they start commands by name
     bodies = folder / f"{peer}.jsonl"
     bodies.write_text("".join(json.dumps(body(peer, text)) + "\n" for text in texts), "utf-8")
     log = (folder / f"{peer}.log").open("wb")
@@ -193,11 +205,9 @@ def memory_mb(pid: int) -> float:
     """Return the memory of a process and all below it, shared pages counted in parts, in millions of bytes."""
     import psutil
 
-    process = psutil.Process(pid)
-    family = [process, *process.children(recursive=True)]
-    if session := [one for one in psutil.process_iter() if same_session(one.pid, pid)]:
-        family = session
-    return sum(one.memory_full_info().pss for one in family) / 1e6
+    family = {pid, *(one.pid for one in psutil.Process(pid).children(recursive=True))}
+    family |= {one.pid for one in psutil.process_iter() if same_session(one.pid, pid)}
+    return sum(psutil.Process(one).memory_full_info().pss for one in family) / 1e6
 
 
 def same_session(pid: int, leader: int) -> bool:
@@ -281,7 +291,7 @@ def classifier(base: str, bundle: Path, folder: Path) -> None:
     logging.set_verbosity_error()
     torch.manual_seed(0)
     n_labels = len(json.loads((bundle / "bundle.json").read_text("utf-8"))["task"]["labels"])
-    source = find(base).folder
+    source = find(base, Path()).folder
     AutoModelForSequenceClassification.from_pretrained(source, num_labels=n_labels).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 

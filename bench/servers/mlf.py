@@ -29,11 +29,12 @@ folder = Path(tempfile.mkdtemp()) / "model"
 if os.environ["PEER_KIND"] == "pipeline":
     from transformers import pipeline
 
-    mlflow.transformers.save_model(pipeline("text-classification", model=os.environ["PEER_MODEL"]), str(folder))
+    pipe = pipeline("text-classification", model=os.environ["PEER_MODEL"])
+    mlflow.transformers.save_model(pipe, str(folder), pip_requirements=["transformers", "torch"])
 else:
     code = folder.parent / "code.py"
     code.write_text(CODE.format(here=str(HERE)))
     given = mlflow.models.infer_signature(pd.DataFrame({"text": ["a"]}), ["a"])
-    mlflow.pyfunc.save_model(str(folder), python_model=str(code), signature=given)
+    mlflow.pyfunc.save_model(str(folder), python_model=str(code), signature=given, pip_requirements=[])
 command = ["-m", "mlflow", "models", "serve", "-m", str(folder), "--env-manager", "local"]
 os.execv(sys.executable, [sys.executable, *command, "--host", "127.0.0.1", "--port", sys.argv[1]])
