@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup s3-server package-tools demo demo-zh test check format docs bench constraints clean
+.PHONY: help setup s3-server package-tools demo demo-zh test check format protocols docs bench constraints clean
 
 help:
 	@sed -n 's/^#//p' Makefile | head -5
@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing Luban and its pinned packages into $(VENV) (torch is large: the first time takes minutes) ..."
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev,openvino,postgres,objects,mask]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev,openvino,postgres,objects,mask,grpc,client]'
 	@touch $@
 
 # A server that talks like S3, for the tests of object stores. It needs other versions of packages than Luban does.
@@ -75,6 +75,10 @@ demo: $(READY)
 demo-zh: $(READY)
 	@echo "Chinese reviews, positive or negative: data from PyPI, a small multilingual base, about ten minutes on two cores."
 	$(call DEMO,reviews-zh,"房间很干净，下次还住这里。",2)
+
+# descriptors.json of the .proto files.
+protocols: $(READY)
+	$(BIN)/python tests/golden/descriptors.py
 
 docs: $(READY)
 	$(BIN)/python docs/reference.py

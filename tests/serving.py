@@ -27,6 +27,7 @@ class Server:
     process: subprocess.Popen[str]
     url: str
     admin: str
+    grpc: str = ""
     events: list[dict[str, Any]] = field(default_factory=list)
     """What it has logged."""
     ended: bool = False
@@ -77,7 +78,7 @@ def served(*arguments: str, cwd: Path | None = None, **environment: str) -> Iter
     try:
         n_workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
         ready = server.wait_for("ready", n_workers, 60)
-        server.url, server.admin = ready["url"], ready["admin"]
+        server.url, server.admin, server.grpc = ready["url"], ready["admin"], ready.get("grpc", "")
         yield server
     finally:
         process.terminate()

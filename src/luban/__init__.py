@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from luban.bundle.engine import Engine
+    from luban.client.asynchronous import AsyncClient
+    from luban.client.synchronous import Client
     from luban.errors import (
         BadRequest,
         BelowGate,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
         UnknownPlugin,
+        UnsupportedMedia,
     )
     from luban.project.load import load as open_project
     from luban.records import Finding, Prediction, Progress, Report, Score, Span, Step
@@ -57,6 +60,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "luban.bundle.engine": ("Engine",),
+    "luban.client.asynchronous": ("AsyncClient",),
+    "luban.client.synchronous": ("Client",),
     "luban.errors": (
         "BadRequest",
         "BelowGate",
@@ -84,6 +89,7 @@ _HOMES = {
         "Unauthenticated",
         "Unavailable",
         "UnknownPlugin",
+        "UnsupportedMedia",
     ),
     "luban.records": ("Finding", "Prediction", "Progress", "Report", "Score", "Span", "Step"),
     "luban.stages.beginning": ("init",),
@@ -96,8 +102,10 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _OTHERWISE = {"open_project": ("luban.project.load", "load")}
 
 __all__ = [
+    "AsyncClient",
     "BadRequest",
     "BelowGate",
+    "Client",
     "Conflict",
     "CorruptBundle",
     "DataError",
@@ -130,6 +138,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnknownPlugin",
+    "UnsupportedMedia",
     "__version__",
     "check",
     "export",

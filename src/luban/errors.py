@@ -19,7 +19,8 @@ LubanError(message, hint)
 └── ServeError
     ├── BadRequest
     │   ├── TooLarge
-    │   └── TooSlow
+    │   ├── TooSlow
+    │   └── UnsupportedMedia
     ├── Unauthenticated
     ├── Forbidden
     ├── Overloaded(retry_after_s)
@@ -178,6 +179,10 @@ class TooSlow(BadRequest):
     """The request did not arrive in time."""
 
 
+class UnsupportedMedia(BadRequest):
+    """The request is in a form that is not read here, or wants its answer in one that is not written."""
+
+
 class Unauthenticated(ServeError):
     """No key, or none that is good."""
 
@@ -230,6 +235,7 @@ CODES: dict[type[LubanError], Codes] = {
     BadRequest: Codes(8, 400, "INVALID_ARGUMENT"),
     TooLarge: Codes(8, 413, "INVALID_ARGUMENT"),
     TooSlow: Codes(8, 408, "DEADLINE_EXCEEDED"),
+    UnsupportedMedia: Codes(8, 415, "INVALID_ARGUMENT"),
     Unauthenticated: Codes(8, 401, "UNAUTHENTICATED"),
     Forbidden: Codes(8, 403, "PERMISSION_DENIED"),
     Overloaded: Codes(8, 429, "RESOURCE_EXHAUSTED"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import importlib
 import importlib.util
 import re
 import shlex
@@ -224,9 +226,12 @@ def test_every_target_of_make_is_there(page: Path) -> None:
 @each_page(WRITTEN)
 def test_every_python_name_is_there(page: Path) -> None:
     for body in fences(page, "python"):
-        compile(body, named(page), "exec")
-        for name in re.findall(r"\bluban\.(\w+)", body):
-            assert name in luban.__all__, f"{named(page)}: luban.{name}"
+        for node in ast.walk(ast.parse(body, named(page))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "luban":
+                assert node.attr in luban.__all__, f"{named(page)}: luban.{node.attr}"
+            if isinstance(node, ast.ImportFrom) and (module := str(node.module)).split(".")[0] == "luban":
+                home = importlib.import_module(module)
+                assert all(hasattr(home, one.name) for one in node.names), f"{named(page)}: {ast.unparse(node)}"
     for name in (match for code in inline(page) for match in re.findall(r"\bluban\.(\w+)\(", code)):
         assert name in luban.__all__, f"{named(page)}: luban.{name}"
 

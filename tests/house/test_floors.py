@@ -16,6 +16,7 @@ FLOORS = {
     "records": 0,
     "plugins": 0,
     "files": 0,
+    "client": 1,
     "project": 1,
     "data": 1,
     "store": 1,

@@ -12,13 +12,14 @@ import luban
 
 NAMES = """
 __version__ check export init load open_project package predict_file run
-Engine Finding Prediction Problem Progress Report Score Span Step
+AsyncClient Client Engine Finding Prediction Problem Progress Report Score Span Step
 LubanError ProjectError DataError
 PluginError UnknownPlugin MissingExtra
 TrainError Diverged OutOfMemory
 GateError BelowGate ParityFailed
 RegistryError NotFound Conflict CorruptBundle
-ServeError BadRequest TooLarge TooSlow Unauthenticated Forbidden Overloaded Unavailable DeadlineExceeded
+ServeError BadRequest TooLarge TooSlow UnsupportedMedia
+Unauthenticated Forbidden Overloaded Unavailable DeadlineExceeded
 """
 HEAVY = ("torch", "transformers", "sklearn", "pyarrow", "pandas", "polars", "scipy", "onnxruntime", "pydantic", "numpy")
 

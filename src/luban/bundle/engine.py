@@ -64,9 +64,13 @@ class Engine:
     """Column that held the text in the data which the model was trained with."""
     memory: Memory | None = None
     """Answers of `predict` that need not be made again."""
+    vectors: Runner | None = None
+    """Gives vectors (B, V) of windows, where that was asked for and can be had; see `luban.bundle.pooled`."""
 
     @classmethod
-    def open(cls, folder: Path | str, threads: int = 0, check: bool = True, remember: int = 0) -> Engine:
+    def open(
+        cls, folder: Path | str, threads: int = 0, check: bool = True, remember: int = 0, vectors: bool = False
+    ) -> Engine:
         """Open a bundle.
 
         Args:
@@ -75,6 +79,7 @@ class Engine:
             check: compare every file with the manifest, while the graph is opened. Without it, a bundle that was
                 damaged answers something, or fails somewhere.
             remember: answers of `predict` that are kept, so that the same row is not answered twice; 0 keeps none.
+            vectors: open the graph so that it gives vectors too, where it can; see `luban.bundle.pooled`.
 
         Raises:
             BadRequest: `remember` is no whole number from 0 on.
@@ -91,16 +96,17 @@ class Engine:
             checking = aside.submit(files.verify_contents, folder, files.survey(folder)) if check else None
             try:
                 parts = seal.read(folder, check=False)
-                opening = aside.submit(runtimes.open, parts.runtime["kind"], folder, parts.runtime, threads)
+                both = vectors and parts.runtime["kind"] == "onnx" and not parts.task.per_token
+                opening = aside.submit(_opened, folder, parts.runtime, threads, vectors=both)
                 processor = Processor.from_dir(folder)
-                runner = opening.result()
+                runner, of_vectors = opening.result()
             finally:
                 if checking is not None:
                     checking.result()  # a damaged file is the error, whatever it made of the opening
         return cls(
             name=parts.bundle.name, task=parts.task, processor=processor, runner=runner,
             calibration=parts.calibration, facts=parts.facts, digest=parts.bundle.digest, text_column=parts.text_column,
-            memory=Memory(remember) if remember > 0 else None,
+            memory=Memory(remember) if remember > 0 else None, vectors=of_vectors,
         )  # fmt: skip
 
     @property
@@ -243,6 +249,15 @@ class Engine:
             else:
                 raise BadRequest(f"row {index}: got {_told(row)}, wanted {wanted}", hint="rows are counted from 0")
         return checked
+
+
+def _opened(folder: Path, facts: Mapping[str, Any], threads: int, *, vectors: bool) -> tuple[Runner, Runner | None]:
+    """Return what gives logits, and what gives vectors where they were asked for and can be had."""
+    if not vectors:
+        return runtimes.open(facts["kind"], folder, facts, threads), None
+    from luban.bundle import pooled
+
+    return pooled.open(folder, facts, threads)
 
 
 def n_callers(threads: int) -> int:

@@ -1,4 +1,4 @@
-"""`luban serve`: bundles behind REST."""
+"""`luban serve`: bundles behind REST and gRPC."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from luban.cli.show import Show
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
 @click.option("--admin-port", type=click.IntRange(0, 65535), default=9464, show_default=True,
               help="For /metrics, on 127.0.0.1 alone; 0 takes any free one.")  # fmt: skip
+@click.option("--grpc-port", type=click.IntRange(0, 65535), help="Answer gRPC there too; 0 takes any free one.")
+@click.option("--embeddings", is_flag=True, help="Give vectors of texts too, at /v1/embeddings.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes on the port.")
 @click.option("--memory", type=click.IntRange(min=0), default=0, metavar="MB",
               help="Of models that are open at once in a process; 0 is no limit.")  # fmt: skip
@@ -42,6 +44,8 @@ def command(
     host: str,
     port: int,
     admin_port: int,
+    grpc_port: int | None,
+    embeddings: bool,
     workers: int,
     memory: int,
     queue: int,
@@ -57,7 +61,7 @@ def command(
     registry: str | None,
     threads: int,
 ) -> int:
-    """Answer over HTTP until told to stop, with one version or many.
+    """Answer over HTTP, and gRPC, until told to stop, with one version or many.
 
     Each of MODELS is bank=champion, bank=3, or a bundle's folder; without any it is the newest bundle under ./runs.
     An alias that is moved is noticed within seconds, and the new version takes over between two requests. SIGTERM
@@ -67,12 +71,15 @@ def command(
     from luban.serve.telemetry import log_to_stderr
     from luban.stages import serving
 
+    if ray and grpc_port is not None:
+        ctx.fail("--grpc-port does not go with --ray, which answers over HTTP alone")
     if (cert is None) != (key is None):
         ctx.fail("--cert goes with --key")
     limits = Limits(queue=queue, request_s=request_s, drain_s=drain_s)
     wanted = serving.settings(
-        models, registry=registry, host=host, port=port, admin_port=admin_port, workers=workers, threads=threads,
-        memory_bytes=memory << 20, cert=cert or "", key=key or "", everybody=everybody, limits=limits,
+        models, registry=registry, host=host, port=port, admin_port=admin_port, grpc_port=grpc_port,
+        embeddings=embeddings, workers=workers, threads=threads, memory_bytes=memory << 20, cert=cert or "",
+        key=key or "", everybody=everybody, limits=limits,
     )  # fmt: skip
     log_to_stderr()
     if not ray:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
 from luban.errors import (
@@ -19,7 +19,6 @@ from luban.errors import (
     DeadlineExceeded,
     LubanError,
     NotFound,
-    Overloaded,
     TooLarge,
     TooSlow,
     Unavailable,
@@ -27,6 +26,7 @@ from luban.errors import (
 )
 from luban.serve.access import Access, Principal
 from luban.serve.limits import Limits
+from luban.serve.places import Places
 from luban.serve.routing import PUBLIC, ClientLeftError, Receive, Request, Response, Route, Router, problem
 from luban.serve.telemetry import Telemetry, event
 
@@ -43,24 +43,30 @@ class Application:
     """Routes behind admission, as an ASGI application."""
 
     def __init__(
-        self, routes: Sequence[Route], access: Access, limits: Limits, telemetry: Telemetry, name: str = "api"
+        self,
+        routes: Sequence[Route],
+        access: Access,
+        limits: Limits,
+        telemetry: Telemetry,
+        places: Places | None = None,
     ) -> None:
+        """Prepare it; `places` are those that it shares with other surfaces."""
         self.router = Router(routes)
         self._access = access
         self._limits = limits
         self._telemetry = telemetry
-        self._name = name
-        self.n_inside = 0
-        """Requests inside that ask a model."""
+        self._places = places or Places(limits, telemetry)
         self.n_open = 0
         """Requests of every kind that have no answer yet."""
-        self._n_streams = 0
-        self._n_shed = 0
-        self._shed_told = 0.0
         self.draining = False
         """Whoever is answered now is told to come back on another connection."""
         self.closed = False
         """The time to drain is over: whoever comes is turned away."""
+
+    @property
+    def n_inside(self) -> int:
+        """Requests inside that ask a model, on every surface that shares its places."""
+        return self._places.n_inside
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request; see the ASGI specification, version 3."""
@@ -102,7 +108,7 @@ class Application:
             return await self._inside(route, request), True
         except LubanError as error:
             more = 405 if isinstance(error, NotFound) and methods and route is None else None
-            response = problem(error, more)
+            response = problem(error, more, **(route.told(error) if route else {}))
             if isinstance(error, TooSlow):
                 return response, False
             if more:
@@ -114,7 +120,8 @@ class Application:
             raise
         except Exception as error:
             logging.getLogger("luban.serve").error("request.crashed", exc_info=error)
-            response = problem(LubanError("something failed within the server", hint="its log says what"))
+            crashed = LubanError("something failed within the server", hint="its log says what")
+            response = problem(crashed, **(route.told(crashed) if route else {}))
         short = 0 <= n_bytes <= self._limits.body_bytes or (request is not None and request.read)
         return response, short
 
@@ -140,55 +147,27 @@ class Application:
             Overloaded: there is none.
         """
         if route.streams:
-            if self._n_streams >= self._limits.streams:
-                raise self._full(f"{self._limits.streams} streams are open already", 5.0)
-            self._n_streams += 1
-            response = await self._freeing(route.answer(request))
+            place = self._places.stream()
+            place.__enter__()
+            response = await _freeing(place, route.answer(request))
             assert not isinstance(response.body, bytes)
-            return Response(self._streamed(response.body), response.status, response.kind, response.headers)
+            return Response(_streamed(place, response.body), response.status, response.kind, response.headers)
         if not route.asks_model:
             return await route.answer(request)
-        if self.n_inside >= self._limits.queue:
-            raise self._full(f"{self._limits.queue} requests are inside already", 1.0)
-        self.n_inside += 1
-        watch = _Watch(request)
-        try:
-            return await route.answer(request)
-        except asyncio.CancelledError as cancelled:
-            if _LEFT not in cancelled.args:
-                raise
-            if task := asyncio.current_task():
-                task.uncancel()
-            raise ClientLeftError from None
-        except TimeoutError:
-            raise DeadlineExceeded("no answer in time", hint="ask for fewer texts at once, or later") from None
-        finally:
-            watch.stop()
-            self.n_inside -= 1
-
-    async def _freeing(self, answer: Awaitable[Response]) -> Response:
-        try:
-            return await answer
-        except BaseException:
-            self._n_streams -= 1
-            raise
-
-    async def _streamed(self, body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        try:
-            async with aclosing(body):
-                async for part in body:
-                    yield part
-        finally:
-            self._n_streams -= 1
-
-    def _full(self, message: str, retry_after_s: float) -> Overloaded:
-        self._telemetry.shed()
-        self._n_shed += 1
-        now = time.monotonic()
-        if now - self._shed_told >= 1.0:  # a line a second says it; one a request would be an attack on the log
-            event("requests.shed", logging.WARNING, n=self._n_shed, port=self._name)
-            self._shed_told, self._n_shed = now, 0
-        return Overloaded(message, retry_after_s=retry_after_s, hint="ask again later")
+        with self._places.one():
+            watch = _Watch(request)
+            try:
+                return await route.answer(request)
+            except asyncio.CancelledError as cancelled:
+                if _LEFT not in cancelled.args:
+                    raise
+                if task := asyncio.current_task():
+                    task.uncancel()
+                raise ClientLeftError from None
+            except TimeoutError:
+                raise DeadlineExceeded("no answer in time", hint="ask for fewer texts at once, or later") from None
+            finally:
+                watch.stop()
 
 
 class _Watch:
@@ -220,6 +199,23 @@ class _Watch:
         self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
+
+
+async def _freeing(place: AbstractContextManager[None], answer: Awaitable[Response]) -> Response:
+    try:
+        return await answer
+    except BaseException:
+        place.__exit__(None, None, None)
+        raise
+
+
+async def _streamed(place: AbstractContextManager[None], body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    try:
+        async with aclosing(body):
+            async for part in body:
+                yield part
+    finally:
+        place.__exit__(None, None, None)
 
 
 async def _send(send: Send, response: Response, *, close: bool, bare: bool) -> None:

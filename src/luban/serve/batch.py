@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -25,8 +25,8 @@ from luban.errors import DeadlineExceeded, Overloaded, TooLarge, Unavailable
 from luban.serve.pace import Pace
 
 if TYPE_CHECKING:
-    from luban.bundle.engine import Engine
-    from luban.records import Prediction
+    from luban.models.processor import Processor
+    from luban.records import Encoded
 
 BATCH_TOKENS = 512
 """Tokens of a batch, at most, where two run at once: the engine makes passes of it that cost least. From 384 on the
@@ -43,8 +43,8 @@ _log = logging.getLogger(__name__)
 class Answered:
     """Answers to one request, and what it took."""
 
-    predictions: list[Prediction]
-    """One a row, in their order."""
+    predictions: list[Any]
+    """One a row, in their order: of an engine, `Prediction`."""
     n_tokens: int
     """Of its rows, without padding."""
     waited_s: float
@@ -80,10 +80,31 @@ class Batch:
     seconds: float
 
 
+class Answering(Protocol):
+    """What a lane asks: an engine, or what gives something else for the same rows."""
+
+    @property
+    def processor(self) -> Processor:
+        """Tokenises."""
+        ...
+
+    def checked(self, rows: Sequence[Any]) -> list[Any]:
+        """Return rows that can be tokenised; see `Engine.checked`."""
+        ...
+
+    def encode(self, rows: Sequence[Any]) -> Encoded:
+        """Tokenise rows."""
+        ...
+
+    def answer(self, rows: Sequence[Any]) -> tuple[list[Any], Encoded]:
+        """Answer rows that `checked` returned, and tell what they were tokenised to."""
+        ...
+
+
 class Lane:
     """One engine's queue. It is gone when nobody holds it."""
 
-    def __init__(self, batcher: Batcher, engine: Engine, name: str) -> None:
+    def __init__(self, batcher: Batcher, engine: Answering, name: str) -> None:
         self._batcher = batcher
         self.engine = engine
         self.name = name
@@ -227,7 +248,7 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    def lane(self, engine: Engine, name: str) -> Lane:
+    def lane(self, engine: Answering, name: str) -> Lane:
         """Return a queue for an engine; `name` is for messages."""
         return Lane(self, engine, name)
 

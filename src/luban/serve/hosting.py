@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from luban.bundle.embedding import Embedder
 from luban.errors import CorruptBundle, DeadlineExceeded, LubanError, NotFound, Unavailable, did_you_mean
 from luban.serve.batch import Answered, Batcher, Lane
 from luban.serve.sources import Found, Source
@@ -24,7 +25,6 @@ from luban.serve.telemetry import Telemetry, event
 
 if TYPE_CHECKING:
     from luban.bundle.engine import Engine
-    from luban.records import Prediction
 
 _AGAIN_S = 30.0
 """Seconds after which a version that could not be opened is tried again."""
@@ -40,6 +40,8 @@ class Served:
     found: Found
     engine: Engine
     lane: Lane
+    vectors: Lane | None
+    """Gives vectors in predictions' place; None where the server was not asked for them, or the bundle has none."""
     size_bytes: int
     """Of its files, which is about what it takes of memory."""
 
@@ -62,8 +64,8 @@ class Answer:
     answered: Answered
 
     @property
-    def predictions(self) -> list[Prediction]:
-        """One a row, in their order."""
+    def predictions(self) -> list[Any]:
+        """One a row, in their order: `Prediction`, or a vector where that was asked for."""
         return self.answered.predictions
 
 
@@ -99,6 +101,7 @@ class Hosting:
         threads: int = 0,
         memory_bytes: int = 0,
         poll_s: float = 1.0,
+        vectors: bool = False,
     ) -> None:
         """Host models.
 
@@ -109,6 +112,7 @@ class Hosting:
             threads: of each model's matrix products; 0 uses every core.
             memory_bytes: of all that is open at once, by the size of the files; 0 is no limit.
             poll_s: seconds between two looks for new versions.
+            vectors: open bundles so that they give vectors too, where they can.
         """
         self._models = {name: Model(name, source) for name, source in sources.items()}
         self._batcher = batcher
@@ -116,6 +120,7 @@ class Hosting:
         self._threads = threads
         self._memory_bytes = memory_bytes
         self._poll_s = poll_s
+        self._vectors = vectors
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="luban-open")
         self._room = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
@@ -148,6 +153,27 @@ class Hosting:
             served = model.served or await self._open_in_time(model, deadline)
             model.used = time.monotonic()
             return Answer(served, await served.lane.predict(rows, deadline))
+        finally:
+            model.n_inside -= 1
+
+    async def vectors(self, name: str, rows: Sequence[Any], deadline: float) -> Answer:
+        """Answer rows with vectors, (V,) float32 of length 1, in predictions' place.
+
+        Raises:
+            NotFound: there is no such model, or it has none.
+            LubanError: as `predict`.
+        """
+        model = self.model(name)
+        model.n_inside += 1
+        try:
+            served = model.served or await self._open_in_time(model, deadline)
+            model.used = time.monotonic()
+            if served.vectors is None:
+                hint = "they are of classifying bundles of the runtime onnx whose last layer is in float"
+                raise NotFound(
+                    f"{name} gives no vectors here", hint=hint if self._vectors else "serve it with --embeddings"
+                )
+            return Answer(served, await served.vectors.predict(rows, deadline))
         finally:
             model.n_inside -= 1
 
@@ -253,10 +279,14 @@ class Hosting:
             if self._memory_bytes and model.served is None:
                 self._make_room(model, size)
             begun = time.monotonic()
-            engine = await self._in_thread(_opened, found, self._threads)
+            engine = await self._in_thread(_opened, found, self._threads, self._vectors)
             lane = self._batcher.lane(engine, model.name)
             before, seconds = model.served, time.monotonic() - begun
-            model.served = Served(name=model.name, found=found, engine=engine, lane=lane, size_bytes=size)
+            embedder = None if engine.vectors is None else Embedder(engine, engine.vectors)
+            of_vectors = None if embedder is None else self._batcher.lane(embedder, model.name)
+            model.served = Served(
+                name=model.name, found=found, engine=engine, lane=lane, vectors=of_vectors, size_bytes=size
+            )
             model.problem = model.refused = ""
         self._telemetry.opened(model.served, seconds)
         event(
@@ -291,11 +321,11 @@ def _size(found: Found) -> int:
     return sum(path.stat().st_size for path in Path(found.folder()).iterdir() if path.is_file())
 
 
-def _opened(found: Found, threads: int) -> Engine:
+def _opened(found: Found, threads: int, vectors: bool) -> Engine:
     """Open a version and let it answer some texts, so that the first request does not wait for what comes up then."""
     from luban.bundle.engine import Engine
 
-    engine = Engine.open(found.folder(), threads=threads)
+    engine = Engine.open(found.folder(), threads=threads, vectors=vectors)
     if found.digest and engine.digest != found.digest:
         raise CorruptBundle(f"{found.folder()} is not version {found.number}", hint="register it again")
     for n_rows in (1, 8):

@@ -135,6 +135,11 @@ class Port:
         """Connections that are open."""
         return len(self._state.connections)
 
+    @property
+    def n_open(self) -> int:
+        """Requests that have no answer yet."""
+        return self.application.n_open
+
     async def open(self, listening: socket.socket) -> None:
         """Answer on a socket that is bound."""
         loop = asyncio.get_running_loop()
@@ -215,3 +220,22 @@ def bind(host: str, port: int) -> socket.socket:
     listening.setblocking(False)
     listening.set_inheritable(True)
     return listening
+
+
+def keep(host: str, port: int) -> socket.socket:
+    """Return a socket that keeps a port, without listening, for what opens it by its number; 0 is any that is free.
+
+    Raises:
+        OSError: the port is taken, or the host is not this machine's.
+    """
+    bind(host, port).close()  # two servers that both share a port would take each other's requests
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    kept = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        kept.bind((host, port))
+    except BaseException:
+        kept.close()
+        raise
+    kept.set_inheritable(True)
+    return kept

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,17 @@ import msgspec
 from luban.bundle.engine import n_callers
 from luban.errors import LubanError, ServeError
 from luban.models.limits import cores
-from luban.serve import keyring
+from luban.serve import keyring, surfaces
 from luban.serve.access import Access, Open
 from luban.serve.admit import Application
 from luban.serve.batch import Batcher
 from luban.serve.hosting import Hosting
 from luban.serve.limits import Limits
-from luban.serve.listener import Port, bind
+from luban.serve.listener import Port, bind, keep
+from luban.serve.places import Places
+from luban.serve.protocols.asking import Asking
 from luban.serve.rest import Rest
+from luban.serve.rpc import Port as RpcPort
 from luban.serve.sources import FromFolder, FromRegistry, Source
 from luban.serve.telemetry import Telemetry, event, log_to_stderr
 
@@ -46,6 +50,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """0 takes any that is free."""
     admin_port: int = 9464
     """On the loopback address alone; 0 takes any that is free."""
+    grpc_port: int | None = None
+    """None serves no gRPC; 0 takes any that is free."""
+    embeddings: bool = False
+    """Open bundles so that they give vectors too."""
     workers: int = 1
     threads: int = 0
     """Of each process; 0 shares the cores out."""
@@ -90,39 +98,42 @@ def access(settings: Settings) -> Access:
     return Open()
 
 
-def sockets(settings: Settings) -> tuple[socket.socket, socket.socket]:
-    """Return the bound sockets of both ports.
+def sockets(settings: Settings) -> list[socket.socket]:
+    """Return the bound sockets of the ports: HTTP, admin, and, where it is wanted, one that keeps gRPC's port.
 
     Raises:
         ServeError: one can't be had.
     """
     found: list[socket.socket] = []
-    for what, host, port in (
-        ("--port", settings.host, settings.port),
-        ("--admin-port", "127.0.0.1", settings.admin_port),
-    ):
+    wanted = [("--port", settings.host, settings.port, bind), ("--admin-port", "127.0.0.1", settings.admin_port, bind)]
+    if settings.grpc_port is not None:
+        wanted.append(("--grpc-port", settings.host, settings.grpc_port, keep))
+    for what, host, port, take in wanted:
         try:
-            found.append(bind(host, port))
+            found.append(take(host, port))
         except OSError as error:
             for one in found:
                 one.close()
             raise ServeError(
                 f"can't listen on {host}:{port}: {error.strerror or error}", hint=f"name another: {what} 0 takes any"
             ) from None
-    return found[0], found[1]
+    return found
 
 
-def told(settings: Settings, api: socket.socket, admin: socket.socket) -> dict[str, Any]:
+def told(
+    settings: Settings, api: socket.socket, admin: socket.socket, rpc: socket.socket | None = None
+) -> dict[str, Any]:
     """Return the addresses, for the log."""
     scheme = "https" if settings.cert else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    grpc = {"grpc": f"{host}:{rpc.getsockname()[1]}"} if rpc is not None else {}
     return {
         "url": f"{scheme}://{host}:{api.getsockname()[1]}", "admin": f"http://127.0.0.1:{admin.getsockname()[1]}",
-        "models": settings.models,
+        **grpc, "models": settings.models,
     }  # fmt: skip
 
 
-def run(settings: Settings, api: socket.socket, admin: socket.socket) -> int:
+def run(settings: Settings, bound: Sequence[socket.socket]) -> int:
     """Serve until told to stop, and return the exit code.
 
     Raises:
@@ -132,10 +143,10 @@ def run(settings: Settings, api: socket.socket, admin: socket.socket) -> int:
 
     sys.setswitchinterval(_SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, api, admin))
+        return runner.run(_serve(settings, bound))
 
 
-async def _serve(settings: Settings, api: socket.socket, admin: socket.socket) -> int:
+async def _serve(settings: Settings, bound: Sequence[socket.socket]) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     hurry = asyncio.Event()
@@ -143,8 +154,8 @@ async def _serve(settings: Settings, api: socket.socket, admin: socket.socket) -
     def stop() -> None:
         (hurry if stopping.is_set() else stopping).set()
 
-    for one in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(one, stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
     limits, telemetry = settings.limits, Telemetry()
     doorkeeper = access(settings)
     batcher = Batcher(
@@ -152,18 +163,22 @@ async def _serve(settings: Settings, api: socket.socket, admin: socket.socket) -
     )  # fmt: skip
     hosting = Hosting(
         {name: settings.source(name) for name in settings.models}, batcher, telemetry, threads=settings.n_threads,
-        memory_bytes=settings.memory_bytes, poll_s=settings.poll_s,
+        memory_bytes=settings.memory_bytes, poll_s=settings.poll_s, vectors=settings.embeddings,
     )  # fmt: skip
-    rest = Rest(hosting, limits, telemetry, lambda: hosting.ready and not stopping.is_set())
-    application = Application(rest.routes, doorkeeper, limits, telemetry)
+    places = Places(limits, telemetry)
+    asking = Asking(hosting, limits, telemetry, lambda: hosting.ready and not stopping.is_set())
+    rest = Rest(hosting, limits, telemetry, asking.ready)
+    application = Application(surfaces.routes(rest, asking), doorkeeper, limits, telemetry, places)
     ports = [
         Port(application, limits, cert=settings.cert, key=settings.key),
-        Port(Application(rest.admin_routes, Open(), limits, telemetry, "admin"), limits),
+        Port(Application(rest.admin_routes, Open(), limits, telemetry), limits),
     ]
-    telemetry.watch(lambda: application.n_inside, lambda: ports[0].n_connections)
+    rpc = _rpc(settings, asking, doorkeeper, places)
+    serving: list[Port | RpcPort] = [ports[0], *rpc]
+    telemetry.watch(lambda: places.n_inside, lambda: ports[0].n_connections)
     telling = asyncio.create_task(_tell(telemetry))
     try:
-        await ports[1].open(admin)
+        await ports[1].open(bound[1])
         opening = asyncio.create_task(hosting.start())
         waiting = asyncio.create_task(stopping.wait())
         await asyncio.wait([opening, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -173,26 +188,50 @@ async def _serve(settings: Settings, api: socket.socket, admin: socket.socket) -
                 await opening
             return 0
         await opening
-        await ports[0].open(api)
+        await ports[0].open(bound[0])
+        for one in rpc:
+            await one.open(_address(bound[2]))
         if isinstance(doorkeeper, Open):
             event("no keys: whoever reaches this port may do everything", logging.WARNING)
-        event("ready", **told(settings, api, admin))
+        event("ready", **told(settings, *bound))
         await waiting
         begun = time.monotonic()
-        event("draining", inside=application.n_open, connections=ports[0].n_connections)
-        drain, hurried = asyncio.create_task(ports[0].drain()), asyncio.create_task(hurry.wait())
-        await asyncio.wait([drain, hurried], return_when=asyncio.FIRST_COMPLETED)
-        event("drained", seconds=round(time.monotonic() - begun, 3), left=application.n_open)
+        event("draining", inside=places.n_inside, connections=ports[0].n_connections)
+        drain = asyncio.ensure_future(asyncio.gather(*(one.drain() for one in serving)))
+        hurried = asyncio.create_task(hurry.wait())
+        await asyncio.wait((drain, hurried), return_when=asyncio.FIRST_COMPLETED)
+        event("drained", seconds=round(time.monotonic() - begun, 3), left=sum(one.n_open for one in serving))
         for task in (drain, hurried):
             task.cancel()
         return 0
     finally:
         telling.cancel()
+        for one in rpc:
+            await one.close()
         for port in ports:
             await port.close()
         await hosting.close()
         doorkeeper.close()
         await loop.run_in_executor(None, batcher.close)
+
+
+def _rpc(settings: Settings, asking: Asking, doorkeeper: Access, places: Places) -> list[RpcPort]:
+    """Return the port of gRPC, where it is wanted.
+
+    Raises:
+        MissingExtra: a package of the extra `grpc` is not installed.
+    """
+    if settings.grpc_port is None:
+        return []
+    methods = surfaces.methods(asking)
+    return [
+        RpcPort(methods, doorkeeper, settings.limits, asking.telemetry, places, cert=settings.cert, key=settings.key)
+    ]
+
+
+def _address(kept: socket.socket) -> str:
+    host, port = kept.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _tell(telemetry: Telemetry) -> None:
@@ -206,9 +245,9 @@ def child() -> int:
     log_to_stderr()
     given = json.load(sys.stdin)
     settings = msgspec.convert(given["settings"], Settings)
-    api, admin = (socket.socket(fileno=number) for number in given["sockets"])
+    bound = [socket.socket(fileno=number) for number in given["sockets"]]
     try:
-        return run(settings, api, admin)
+        return run(settings, bound)
     except LubanError as error:
         event("failed", logging.ERROR, problem=error.message, hint=error.hint)
         return 78  # EX_CONFIG: to start it again would not help

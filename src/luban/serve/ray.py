@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from luban.bundle.engine import n_callers
 from luban.errors import LubanError, MissingExtra, ServeError
+from luban.serve import surfaces
 from luban.serve.admit import Application
 from luban.serve.batch import Batcher
 from luban.serve.hosting import Hosting
 from luban.serve.process import access
+from luban.serve.protocols.asking import Asking
 from luban.serve.rest import Rest
 from luban.serve.telemetry import Telemetry, event, log_to_stderr
 
@@ -80,6 +82,7 @@ class Replica:
         hosting = Hosting(
             {name: settings.source(name) for name in settings.models}, batcher, telemetry,
             threads=settings.n_threads, memory_bytes=settings.memory_bytes, poll_s=settings.poll_s,
+            vectors=settings.embeddings,
         )  # fmt: skip
         await receive()
         try:
@@ -88,8 +91,9 @@ class Replica:
             event("failed", 40, problem=error.message, hint=error.hint)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        rest = Rest(hosting, settings.limits, telemetry, lambda: hosting.ready and not self._stopping)
-        self._application = Application(rest.routes, doorkeeper, settings.limits, telemetry)
+        asking = Asking(hosting, settings.limits, telemetry, lambda: hosting.ready and not self._stopping)
+        rest = Rest(hosting, settings.limits, telemetry, asking.ready)
+        self._application = Application(surfaces.routes(rest, asking), doorkeeper, settings.limits, telemetry)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self._stopping = True

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -15,17 +13,15 @@ from luban.errors import LubanError, Overloaded, TooLarge
 from luban.serve import schemas
 from luban.serve.hosting import Hosting
 from luban.serve.limits import Limits
-from luban.serve.openapi import document, page
 from luban.serve.routing import PUBLIC, Request, Response, Route, decoded, problem
 from luban.serve.schemas import Health, Models, encode
 from luban.serve.telemetry import Telemetry
 
 NDJSON = b"application/x-ndjson"
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
-HTML = b"text/html; charset=utf-8"
 _AHEAD = 2
 """Chunks of a stream that are with the engine at once: while one is sent off, the next runs."""
-_STREAM_S = 60.0
+STREAM_S = 60.0
 """Seconds within which a chunk of a stream is answered: it gives way to requests that are in a hurry."""
 
 
@@ -102,7 +98,7 @@ class Rest:
         """Answer rows together; where that fails, each alone, so that one bad row fails alone."""
         if not rows:
             return []
-        end = time.monotonic() + _STREAM_S
+        end = time.monotonic() + STREAM_S
         while True:
             try:
                 answer = await self._hosting.predict(name, rows, end)
@@ -136,14 +132,6 @@ class Rest:
         ready = self._ready()
         return Response(encode(Health("ready" if ready else "not ready")), 200 if ready else 503)
 
-    async def openapi(self, request: Request) -> Response:
-        """Describe the routes."""
-        return Response(_document())
-
-    async def docs(self, request: Request) -> Response:
-        """Describe the routes for a person."""
-        return Response(_page(), kind=HTML)
-
     async def metrics(self, request: Request) -> Response:
         """Return counts and times."""
         return Response(self._telemetry.text(), kind=TEXT)
@@ -161,8 +149,6 @@ class Rest:
                   about="List the models that the caller may use."),
             Route(method="GET", path="/v1/models/{name}", scope="read", answer=self.model, gives=schemas.About,
                   about="Tell of a model: version, digest, task, labels."),
-            Route(method="GET", path="/openapi.json", scope=PUBLIC, answer=self.openapi, about="This document."),
-            Route(method="GET", path="/docs", scope=PUBLIC, answer=self.docs, about="This document, for reading."),
             *self.probes,
         )  # fmt: skip
 
@@ -211,19 +197,3 @@ def _failed(head: dict[str, Any], error: LubanError) -> bytes:
     body = problem(error).body
     assert isinstance(body, bytes)
     return encode({**head, "error": msgspec.Raw(body)})
-
-
-@cache
-def _document() -> bytes:
-    return encode(document(_described(), version("luban")))
-
-
-@cache
-def _page() -> bytes:
-    return page(document(_described(), version("luban")))
-
-
-def _described() -> tuple[Route, ...]:
-    """Return the routes as they are on every server; nothing of them is called."""
-    nothing: Any = None
-    return Rest(nothing, Limits(), nothing, lambda: False).routes

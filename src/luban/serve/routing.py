@@ -7,7 +7,8 @@ import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 from luban.errors import BadRequest, LubanError, TooLarge, TooSlow, codes
 from luban.serve.access import Principal, Scope
@@ -16,6 +17,7 @@ from luban.serve.limits import Limits
 Receive = Callable[[], Awaitable[Any]]
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
+_KNOWN_PATHS = 256
 PUBLIC: Literal["public"] = "public"
 """The scope of a route that anybody may use, said and not forgotten."""
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
@@ -117,6 +119,11 @@ class Request:
 Handler = Callable[[Request], Awaitable[Response]]
 
 
+def nothing_more(error: LubanError) -> Mapping[str, Any]:
+    """Add nothing to a problem."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One method of one path."""
@@ -137,6 +144,8 @@ class Route:
     """Type of the body, for the documentation."""
     gives: Any = None
     """Type of the answer, for the documentation."""
+    told: Callable[[LubanError], Mapping[str, Any]] = nothing_more
+    """What is added to a problem, for clients that look for it elsewhere."""
 
 
 class Router:
@@ -145,32 +154,58 @@ class Router:
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes = tuple(routes)
         self._exact: dict[str, dict[str, Route]] = {}
-        self._patterns: dict[int, list[tuple[list[str], dict[str, Route]]]] = {}
+        self._patterns: dict[int, list[tuple[list[_Part], dict[str, Route]]]] = {}
         for route in self.routes:
-            parts = route.path.split("/")
             if "{" not in route.path:
                 self._exact.setdefault(route.path, {})[route.method] = route
                 continue
+            parts = [_part(text) for text in route.path.split("/")]
             same = self._patterns.setdefault(len(parts), [])
             there = next((methods for known, methods in same if known == parts), None)
             if there is None:
                 same.append((parts, there := {}))
+                # `/models/{name}:predict` before `/models/{name}`, which would take the whole for a name.
+                same.sort(key=lambda one: -sum(len(part.fixed) for part in one[0]))
             there[route.method] = route
-
-    def find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
+        self.find = lru_cache(_KNOWN_PATHS)(self._find)
         """Return the routes of a path by method, and what stands for the path's names; none where there are none."""
+
+    def _find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
         if methods := self._exact.get(path):
             return methods, {}
-        parts = path.split("/")
-        for pattern, methods in self._patterns.get(len(parts), ()):
-            if all(want == got or (want[:1] == "{" and got) for want, got in zip(pattern, parts, strict=True)):
+        texts = path.split("/")
+        for parts, methods in self._patterns.get(len(texts), ()):
+            if all(part.fits(text) for part, text in zip(parts, texts, strict=True)):
                 return methods, {
-                    want[1:-1]: got for want, got in zip(pattern, parts, strict=True) if want[:1] == "{"
-                }  # fmt: skip
+                    part.name: text.removesuffix(part.fixed)
+                    for part, text in zip(parts, texts, strict=True)
+                    if part.name
+                }
         return {}, {}
 
 
-def problem(error: LubanError, status: int | None = None, **more: Any) -> Response:
+class _Part(NamedTuple):
+    """What stands between two slashes of a route's path: `{name}`, `fixed`, or `{name}:fixed`."""
+
+    name: str
+    """Empty where all of it is fixed."""
+    fixed: str
+
+    def fits(self, text: str) -> bool:
+        """Tell whether a text can stand there."""
+        if not self.name:
+            return text == self.fixed
+        return len(text) > len(self.fixed) and text.endswith(self.fixed)
+
+
+def _part(text: str) -> _Part:
+    if text[:1] != "{":
+        return _Part("", text)
+    name, _, fixed = text[1:].partition("}")
+    return _Part(name, fixed)
+
+
+def problem(error: LubanError, status: int | None = None, /, **more: Any) -> Response:
     """Return an error as problem details (RFC 9457), with the kind of Luban's error and its hint."""
     import msgspec
 

@@ -111,6 +111,15 @@ class Problem(Struct, kw_only=True):
     """How to mend it."""
 
 
+class VersionStatus(Struct, kw_only=True):
+    """How a version is, in the words of TensorFlow Serving."""
+
+    version: str
+    state: str
+    """`AVAILABLE`, `START` where the first request opens it, or `END` where it could not be opened."""
+    status: dict[str, str]
+
+
 class About(Struct, kw_only=True):
     """A model that is served."""
 
@@ -125,6 +134,8 @@ class About(Struct, kw_only=True):
     """Why its newest version does not answer; empty where all is well."""
     task: str | UnsetType = UNSET
     labels: list[str] | UnsetType = UNSET
+    model_version_status: list[VersionStatus] | UnsetType = UNSET
+    """The same as clients of TensorFlow Serving look for it."""
 
 
 class Models(Struct):
@@ -164,6 +175,15 @@ def predicted(answer: Answer, *, scores: bool) -> Predicted:
     )  # fmt: skip
 
 
+def version_status(model: Model) -> list[VersionStatus]:
+    """Return how a model's version is; 1 stands for a folder, which has no number."""
+    served = model.served
+    state = "AVAILABLE" if served is not None else "END" if model.problem else "START"
+    code = "UNAVAILABLE" if state == "END" else "OK"
+    told = str((served.number if served is not None else None) or 1)
+    return [VersionStatus(version=told, state=state, status={"error_code": code, "error_message": model.problem})]
+
+
 def about(model: Model, *, whole: bool = False) -> About:
     """Return what is told of a model; the whole of it has task and labels."""
     served = model.served
@@ -171,6 +191,8 @@ def about(model: Model, *, whole: bool = False) -> About:
         name=model.name, version=served.number if served else None, digest=served.digest if served else "",
         open=served is not None, problem=model.problem,
     )  # fmt: skip
+    if whole:
+        found.model_version_status = version_status(model)
     if whole and served is not None:
         found.task, found.labels = served.engine.task.kind, list(served.engine.labels)
     return found

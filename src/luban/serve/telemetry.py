@@ -126,6 +126,12 @@ class Telemetry:
         for label in _labels(answer.predictions):
             self._child(self._labels, served.name, version, label).inc()
 
+    def embedded(self, answer: Answer) -> None:
+        """Count vectors, by version."""
+        version = str(answer.served.number or answer.served.digest[:12])
+        self._child(self._wait, answer.served.name).observe(answer.answered.waited_s)
+        self._child(self._tokens, answer.served.name, version).inc(answer.answered.n_tokens)
+
     def opened(self, served: Served, seconds: float) -> None:
         """Count a version that was opened."""
         self._opened.labels(served.name).inc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,9 @@ def serve(wanted: Settings) -> int:
     from luban.serve import process, workers
 
     process.access(wanted).close()
-    api, admin = process.sockets(wanted)
-    with api, admin:
-        return process.run(wanted, api, admin) if wanted.workers == 1 else workers.run(wanted, (api, admin))
+    with ExitStack() as open_sockets:
+        bound = [open_sockets.enter_context(one) for one in process.sockets(wanted)]
+        return process.run(wanted, bound) if wanted.workers == 1 else workers.run(wanted, bound)
 
 
 def serve_on_ray(wanted: Settings, scaling: Scaling) -> int:
