@@ -18,7 +18,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from luban.errors import BadRequest
 from luban.files import canonical_json, digest_json
-from luban.store.tables import ALIASES, AUDIT, AUDIT_HEAD, CARDS, KEY_SECRETS, KEYS, VERSIONS
+from luban.store.tables import ALIASES, AUDIT, AUDIT_HEAD, CARDS, KEY_SECRETS, KEYS, ROLLOUTS, VERSIONS
 
 START = "0" * 64
 """The hash before the first entry."""
@@ -33,7 +33,8 @@ class Entry:
     at: str
     who: str
     action: str
-    """`register`, `card`, `promote`, `rollback`, `key-create`, `key-rotate` or `key-revoke`."""
+    """`register`, `card`, `promote`, `rollback`, `key-create`, `key-rotate`, `key-revoke`, or `-begin` and
+    `-end` of a `canary` or a `shadow`."""
     subject: str
     """What was changed, e.g. `bank@3`, `bank@champion` or `key:shop`."""
     facts: Mapping[str, Any]
@@ -101,7 +102,7 @@ def entries(connection: Connection, *, subject: str = "", last: int = 0) -> list
 
 
 def verify(connection: Connection, noted: str = "") -> Verified:
-    """Check the whole chain, and that versions, cards, aliases and access keys are what it says.
+    """Check the whole chain, and that versions, cards, aliases, keys and trials are what it says.
 
     Args:
         connection: of a read.
@@ -117,6 +118,7 @@ def verify(connection: Connection, noted: str = "") -> Verified:
     aliases: dict[str, int] = {}
     cards: dict[tuple[str, str], str] = {}
     keys: dict[str, str] = {}
+    trials: dict[str, str] = {}
 
     def broken(at: int, problem: str) -> Verified:
         return Verified(n_entries=seq, head=f"{seq}:{previous}", broken=at, problem=problem)
@@ -130,14 +132,14 @@ def verify(connection: Connection, noted: str = "") -> Verified:
             return broken(row["seq"], "it was changed after it was written")
         if row["seq"] == wanted_seq and row["hash"] != wanted_hash:
             return broken(row["seq"], "it is not the one that was noted: the chain was written anew")
-        _replay(row["action"], row["subject"], json.loads(row["facts"]), versions, aliases, cards, keys)
+        _replay(row["action"], row["subject"], json.loads(row["facts"]), versions, aliases, cards, keys, trials)
         seq, previous = row["seq"], row["hash"]
     if head is None or (head.seq, head.hash) != (seq, previous):
         found = "is missing" if head is None else f"names entry {head.seq}"
         return broken(seq + 1, f"the last entry is {seq}, and the row that names the newest {found}: entries are gone")
     if wanted_seq > seq:
         return broken(seq + 1, f"entry {wanted_seq} was noted, and the chain ends before it: entries are gone")
-    problem = _tables(connection, versions, aliases, cards, keys)
+    problem = _tables(connection, versions, aliases, cards, keys, trials)
     if problem:
         return broken(seq, f"the chain holds, but {problem}")
     return Verified(n_entries=seq, head=f"{seq}:{previous}", noted=wanted_seq)
@@ -145,7 +147,7 @@ def verify(connection: Connection, noted: str = "") -> Verified:
 
 def _replay(
     action: str, subject: str, facts: Mapping[str, Any], versions: dict[str, str], aliases: dict[str, int],
-    cards: dict[tuple[str, str], str], keys: dict[str, str],
+    cards: dict[tuple[str, str], str], keys: dict[str, str], trials: dict[str, str],
 ) -> None:  # fmt: skip
     if action == "register":
         versions[subject] = facts["digest"]
@@ -155,11 +157,13 @@ def _replay(
         cards.update({(subject, what): text for what, text in facts.items()})
     elif action.startswith("key-"):
         keys[subject] = _key_digest(facts["key"])
+    elif action.endswith(("-begin", "-end")):
+        trials[f"{facts['rollout']} of {subject}"] = facts["state"]
 
 
 def _tables(
     connection: Connection, versions: Mapping[str, str], aliases: Mapping[str, int],
-    cards: Mapping[tuple[str, str], str], keys: Mapping[str, str],
+    cards: Mapping[tuple[str, str], str], keys: Mapping[str, str], trials: Mapping[str, str],
 ) -> str:  # fmt: skip
     """Return where the tables say something else than the chain; empty where they agree."""
     found: Sequence[tuple[str, Mapping[Any, Any], Mapping[Any, Any]]] = (
@@ -168,6 +172,8 @@ def _tables(
         ("card", cards,
          {(f"{row.name}@{row.number}", row.what): row.text for row in connection.execute(select(CARDS))}),
         ("access", keys, {subject: _key_digest(key) for subject, key in key_states(connection).items()}),
+        ("trial", trials,
+         {f"{row.id} of {row.name}@{row.challenger}": row.state for row in connection.execute(select(ROLLOUTS))}),
     )  # fmt: skip
     for what, told, there in found:
         for key in sorted({*told, *there}, key=str):

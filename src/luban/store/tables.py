@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 METADATA = MetaData()
@@ -149,6 +150,41 @@ KEY_SECRETS = Table(
     Index("key_secrets_name", "name"),
 )
 """Secrets of keys, as SHA-256 alone: the secret itself is shown once and is nowhere. `used` lacks the last minute."""
+
+ROLLOUTS = Table(
+    "rollouts",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("alias", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("champion", Integer, nullable=False),
+    Column("challenger", Integer, nullable=False),
+    Column("terms", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("ended", String(32)),
+    Column("reason", Text, nullable=False),
+    Column("evidence", Text, nullable=False),
+    ForeignKeyConstraint(["name", "champion"], ["versions.name", "versions.number"]),
+    ForeignKeyConstraint(["name", "challenger"], ["versions.name", "versions.number"]),
+    Index(
+        "rollouts_one", "name", "alias", unique=True, sqlite_where=text("state = 'running'"),
+        postgresql_where=text("state = 'running'"),
+    ),
+)  # fmt: skip
+"""Versions on trial beside what an alias names; one at a time an alias, and one end each."""
+
+ROLLOUT_COUNTS = Table(
+    "rollout_counts",
+    METADATA,
+    Column("rollout", Integer, ForeignKey("rollouts.id"), primary_key=True),
+    Column("server", String(64), primary_key=True),
+    Column("counts", Text, nullable=False),
+)
+"""What each serving process has counted of a trial: it writes its own row alone, and readers add them up."""
 
 AUDIT = Table(
     "audit",
