@@ -32,6 +32,7 @@ COMMANDS = {
     "versions": "List what is registered: scores, size, who, when, aliases.",
     "diff": "Show what changed from one version to another.",
     "promote": "Let an alias name a version, if it is good enough.",
+    "canary": "Try a version on a share of the requests; it goes back by itself.",
     "rollback": "Let an alias name again what it named before.",
     "audit": "Check or list who changed what in the registry.",
     "keys": "Make, list, rotate or revoke the keys of those who call a server.",

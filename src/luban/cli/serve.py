@@ -25,6 +25,12 @@ from luban.cli.show import Show
               help="Seconds within which a request is answered.")  # fmt: skip
 @click.option("--drain-s", type=click.FloatRange(min=0), default=20.0, show_default=True,
               help="Seconds for those who are inside when it is told to stop.")  # fmt: skip
+@click.option("--log-requests", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE",
+              help="Log a line for this share of the requests, without their texts; 1 is all.")  # fmt: skip
+@click.option("--traces", default="", metavar="URL",
+              help="Send OpenTelemetry traces to this collector, e.g. http://127.0.0.1:4318.")  # fmt: skip
+@click.option("--trace-share", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="SHARE",
+              help="Of the requests that are traced, where the caller has not decided it.")  # fmt: skip
 @click.option("--cert", type=click.Path(exists=True, dir_okay=False), help="The TLS certificate's chain, PEM.")
 @click.option("--key", type=click.Path(exists=True, dir_okay=False), help="The certificate's key, PEM.")
 @click.option("--everybody", is_flag=True, help="Let everybody in, though the address can be reached from elsewhere.")
@@ -51,6 +57,9 @@ def command(
     queue: int,
     request_s: float,
     drain_s: float,
+    log_requests: float,
+    traces: str,
+    trace_share: float,
     cert: str | None,
     key: str | None,
     everybody: bool,
@@ -80,6 +89,7 @@ def command(
         models, registry=registry, host=host, port=port, admin_port=admin_port, grpc_port=grpc_port,
         embeddings=embeddings, workers=workers, threads=threads, memory_bytes=memory << 20, cert=cert or "",
         key=key or "", everybody=everybody, limits=limits,
+        log_share=log_requests, traces=traces, trace_share=trace_share,
     )  # fmt: skip
     log_to_stderr()
     if not ray:

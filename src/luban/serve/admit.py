@@ -19,11 +19,13 @@ from luban.errors import (
     DeadlineExceeded,
     LubanError,
     NotFound,
+    Overloaded,
     TooLarge,
     TooSlow,
     Unavailable,
     codes,
 )
+from luban.serve import asked
 from luban.serve.access import Access, Principal
 from luban.serve.limits import Limits
 from luban.serve.places import Places
@@ -81,6 +83,9 @@ class Application:
         try:
             response, whole = await self._answer(route, methods, params, scope, receive)
             status = response.status
+            if self._telemetry.marks and (about := asked.ASKED.get()) is not None:
+                marked = (*response.headers, (b"x-request-id", asked.request_id(about).encode()))
+                response = Response(response.body, status, response.kind, marked)
             await _send(send, response, close=self.draining or not whole, bare=method == "HEAD")
         except ClientLeftError:
             pass
@@ -103,7 +108,10 @@ class Application:
             n_bytes = _length(scope, self._limits, streams=route is not None and route.streams)
             if route is None:
                 raise _no_route(scope, methods)
+            about = asked.begin(scope["headers"]) if route.asks_model or route.streams else None
             principal = await self._admitted(route, params, scope)
+            if about is not None:
+                about.principal, about.admitted = principal, time.monotonic()
             request = Request(scope, receive, self._limits, principal, params)
             return await self._inside(route, request), True
         except LubanError as error:
@@ -136,7 +144,11 @@ class Application:
             raise Unavailable("the server stops", hint="ask another one")
         if route.scope == PUBLIC:
             return NOBODY
-        principal = await self._access.principal(scope["headers"])
+        try:
+            principal = await self._access.principal(scope["headers"])
+        except Overloaded:
+            self._telemetry.shed("rate")
+            raise
         principal.want(route.scope, params.get("name"))
         return principal
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +55,8 @@ class Answered:
     """From then to its answers."""
     batch_rows: int
     """Rows of the batch, its own among them."""
+    batch_tokens: int
+    """Tokens of the batch, without padding."""
 
 
 @dataclass(slots=True, eq=False)
@@ -225,6 +229,7 @@ class Batcher:
         batch_tokens: int = BATCH_TOKENS,
         most_tokens: int = 512,
         on_batch: Callable[[Batch], None] | None = None,
+        nice: int = 0,
     ) -> None:
         """Begin.
 
@@ -233,11 +238,13 @@ class Batcher:
             batch_tokens: tokens of a batch, at most; a request is never cut in two.
             most_tokens: tokens of a row, at most, where its model reads it in windows.
             on_batch: told of every batch, from the thread that ran it.
+            nice: how much its threads give way to others, as `nice` has it; without effect but on Linux.
         """
         self.runners = runners
         self.batch_tokens = batch_tokens
         self.most_tokens = most_tokens
         self._on_batch = on_batch
+        self._nice = nice
         self._changed = threading.Condition()
         self._lanes: dict[Lane, None] = {}
         """Those with something to do."""
@@ -286,6 +293,8 @@ class Batcher:
             thread.join()
 
     def _work(self) -> None:
+        if self._nice and sys.platform == "linux":  # where a thread has a priority of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
         while True:
             with self._changed:
                 while not (ready := [lane for lane in self._lanes if lane.waiting]):
@@ -344,7 +353,7 @@ class Batcher:
         for job in batch:
             end = begin + len(job.rows)
             found = Answered(
-                predictions[begin:end], sum(of_row[begin:end]), now - job.since, ran_s, len(rows)
+                predictions[begin:end], sum(of_row[begin:end]), now - job.since, ran_s, len(rows), n_tokens
             )  # fmt: skip
             outcomes.append((job, found))
             begin = end

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luban.bundle.embedding import Embedder
-from luban.errors import CorruptBundle, DeadlineExceeded, LubanError, NotFound, Unavailable, did_you_mean
+from luban.errors import CorruptBundle, DeadlineExceeded, LubanError, NotFound, Overloaded, Unavailable, did_you_mean
 from luban.serve.batch import Answered, Batcher, Lane
 from luban.serve.sources import Found, Source
 from luban.serve.telemetry import Telemetry, event
 
 if TYPE_CHECKING:
     from luban.bundle.engine import Engine
+    from luban.serve.rollout import Trial
 
 _AGAIN_S = 30.0
 """Seconds after which a version that could not be opened is tried again."""
@@ -86,6 +87,8 @@ class Model:
     refused: str = ""
     """Key of the version that could not be opened."""
     again: float = 0.0
+    trial: Trial | None = None
+    """Another version beside this one, on trial."""
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -152,7 +155,15 @@ class Hosting:
         try:
             served = model.served or await self._open_in_time(model, deadline)
             model.used = time.monotonic()
+            if model.trial is not None:
+                return await model.trial.predict(served, rows, deadline)
             return Answer(served, await served.lane.predict(rows, deadline))
+        except Overloaded:
+            self._telemetry.shed("pace")
+            raise
+        except DeadlineExceeded:
+            self._telemetry.shed("late")
+            raise
         finally:
             model.n_inside -= 1
 
@@ -185,6 +196,20 @@ class Hosting:
         """
         model = self.model(name)
         return model.served or await self._open_in_time(model, deadline)
+
+    async def beside(self, model: Model, found: Found) -> Served:
+        """Open another version of a model, warm it, and return it; the model goes on as it was.
+
+        Raises:
+            LubanError: it can't be opened, or there is no memory for both.
+        """
+        async with self._room:
+            size = await self._in_thread(_size, found)
+            if self._memory_bytes:
+                self._make_room(model, size)
+            engine = await self._in_thread(_opened, found, self._threads)
+        lane = self._batcher.lane(engine, model.name)
+        return Served(name=model.name, found=found, engine=engine, lane=lane, size_bytes=size)
 
     def model(self, name: str) -> Model:
         """Return what is known of a model.
@@ -311,7 +336,10 @@ class Hosting:
             raise Unavailable(f"there is no memory for {wanted.name} now", hint="ask again, or raise --memory")
 
     def _taken(self) -> int:
-        return sum(model.served.size_bytes for model in self._models.values() if model.served)
+        there = [
+            one for model in self._models.values() for one in (model.served, model.trial and model.trial.challenger)
+        ]
+        return sum(one.size_bytes for one in there if one)
 
     async def _in_thread(self, function: Any, *given: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._opener, function, *given)

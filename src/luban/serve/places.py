@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from luban.errors import Overloaded
 from luban.serve.limits import Limits
-from luban.serve.telemetry import Telemetry, event
+from luban.serve.telemetry import Shed, Telemetry, event
 
 
 class Places:
@@ -34,7 +34,7 @@ class Places:
             Overloaded: there is none.
         """
         if self.n_inside >= self._limits.queue:
-            raise self._full(f"{self._limits.queue} requests are inside already", 1.0)
+            raise self._full("queue", f"{self._limits.queue} requests are inside already", 1.0)
         self.n_inside += 1
         try:
             yield
@@ -49,15 +49,15 @@ class Places:
             Overloaded: there is none.
         """
         if self.n_streams >= self._limits.streams:
-            raise self._full(f"{self._limits.streams} streams are open already", 5.0)
+            raise self._full("streams", f"{self._limits.streams} streams are open already", 5.0)
         self.n_streams += 1
         try:
             yield
         finally:
             self.n_streams -= 1
 
-    def _full(self, message: str, retry_after_s: float) -> Overloaded:
-        self._telemetry.shed()
+    def _full(self, reason: Shed, message: str, retry_after_s: float) -> Overloaded:
+        self._telemetry.shed(reason)
         self._n_shed += 1
         now = time.monotonic()
         if now - self._shed_told >= 1.0:  # a line a second says it; one a request would be an attack on the log

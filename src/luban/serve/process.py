@@ -30,6 +30,7 @@ from luban.serve.listener import Port, bind, keep
 from luban.serve.places import Places
 from luban.serve.protocols.asking import Asking
 from luban.serve.rest import Rest
+from luban.serve.rollouts import Rollouts
 from luban.serve.rpc import Port as RpcPort
 from luban.serve.sources import FromFolder, FromRegistry, Source
 from luban.serve.telemetry import Telemetry, event, log_to_stderr
@@ -68,6 +69,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     everybody: bool = False
     """Without keys, let everybody in though the address is not a loopback one."""
     limits: Limits = msgspec.field(default_factory=Limits)
+    log_share: float = 0.0
+    """Of the requests that get a line in the log."""
+    traces: str = ""
+    """URL of an OpenTelemetry collector, such as `http://127.0.0.1:4318`; empty makes no traces."""
+    trace_share: float = 1.0
+    """Of the requests that are traced, where the caller has not decided it."""
 
     @property
     def n_threads(self) -> int:
@@ -156,7 +163,7 @@ async def _serve(settings: Settings, bound: Sequence[socket.socket]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    limits, telemetry = settings.limits, Telemetry()
+    limits, telemetry = settings.limits, _telemetry(settings)
     doorkeeper = access(settings)
     batcher = Batcher(
         runners=n_callers(settings.n_threads), most_tokens=limits.tokens, on_batch=telemetry.batch
@@ -165,6 +172,7 @@ async def _serve(settings: Settings, bound: Sequence[socket.socket]) -> int:
         {name: settings.source(name) for name in settings.models}, batcher, telemetry, threads=settings.n_threads,
         memory_bytes=settings.memory_bytes, poll_s=settings.poll_s, vectors=settings.embeddings,
     )  # fmt: skip
+    rollouts = Rollouts(hosting, batcher, telemetry, place=settings.registry, poll_s=settings.poll_s)
     places = Places(limits, telemetry)
     asking = Asking(hosting, limits, telemetry, lambda: hosting.ready and not stopping.is_set())
     rest = Rest(hosting, limits, telemetry, asking.ready)
@@ -175,7 +183,7 @@ async def _serve(settings: Settings, bound: Sequence[socket.socket]) -> int:
     ]
     rpc = _rpc(settings, asking, doorkeeper, places)
     serving: list[Port | RpcPort] = [ports[0], *rpc]
-    telemetry.watch(lambda: places.n_inside, lambda: ports[0].n_connections)
+    telemetry.watch(lambda: places.n_inside, lambda: ports[0].n_connections, lambda: batcher.n_waiting)
     telling = asyncio.create_task(_tell(telemetry))
     try:
         await ports[1].open(bound[1])
@@ -188,6 +196,7 @@ async def _serve(settings: Settings, bound: Sequence[socket.socket]) -> int:
                 await opening
             return 0
         await opening
+        rollouts.start()
         await ports[0].open(bound[0])
         for one in rpc:
             await one.open(_address(bound[2]))
@@ -210,9 +219,24 @@ async def _serve(settings: Settings, bound: Sequence[socket.socket]) -> int:
             await one.close()
         for port in ports:
             await port.close()
+        await rollouts.close()
         await hosting.close()
         doorkeeper.close()
         await loop.run_in_executor(None, batcher.close)
+        await loop.run_in_executor(None, telemetry.close)
+
+
+def _telemetry(settings: Settings) -> Telemetry:
+    """Return what is told.
+
+    Raises:
+        MissingExtra: traces are wanted, and a package of the extra `otel` is not installed.
+    """
+    if not settings.traces:
+        return Telemetry(log_share=settings.log_share)
+    from luban.serve.tracing import Traces
+
+    return Telemetry(log_share=settings.log_share, traces=Traces(settings.traces, settings.trace_share))
 
 
 def _rpc(settings: Settings, asking: Asking, doorkeeper: Access, places: Places) -> list[RpcPort]:

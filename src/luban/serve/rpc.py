@@ -21,11 +21,13 @@ from luban.errors import (
     DeadlineExceeded,
     LubanError,
     MissingExtra,
+    Overloaded,
     ServeError,
     TooSlow,
     Unavailable,
     codes,
 )
+from luban.serve import asked
 from luban.serve.access import Access, Principal, Scope
 from luban.serve.admit import NOBODY
 from luban.serve.limits import Limits
@@ -267,8 +269,14 @@ class Port:
             return Call(NOBODY, deadline)
         if self._refuses_from is not None and time.monotonic() >= self._refuses_from:
             raise Unavailable("the server stops", hint="ask another one")
-        principal = await self._access.principal(_headers(context))
+        about = asked.begin(_headers(context))
+        try:
+            principal = await self._access.principal(about.headers)
+        except Overloaded:
+            self._telemetry.shed("rate")
+            raise
         principal.want(method.scope)
+        about.principal, about.admitted = principal, time.monotonic()
         return Call(principal, deadline)
 
     def _check(self, method: Method, call: Call, request: Any) -> None:
