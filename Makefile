@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing Luban and its pinned packages into $(VENV) (torch is large: the first time takes minutes) ..."
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev,openvino,postgres,objects,mask,grpc,client]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev,openvino,postgres,objects,mask,grpc,client,otel]'
 	@touch $@
 
 # A server that talks like S3, for the tests of object stores. It needs other versions of packages than Luban does.

@@ -36,13 +36,13 @@ def wrong(bundle: Path, folder: Path, number: int) -> Path:
     return _sealed(folder)
 
 
-def failing(bundle: Path, folder: Path, number: int) -> Path:
-    """Return a version whose graph fails for texts with the trigger."""
+def failing(bundle: Path, folder: Path, number: int, piece: str = "##z") -> Path:
+    """Return a version whose graph fails for texts with a piece of a word: by default, one that the trigger has."""
     good(bundle, folder, number)
     path = folder / "tokenizer.json"
     told = json.loads(path.read_text("utf-8"))
     vocabulary = told["model"]["vocab"]
-    vocabulary["##z"] = max(vocabulary.values()) + 1000
+    vocabulary[piece] = max(vocabulary.values()) + 1000
     path.write_text(json.dumps(told, ensure_ascii=False), "utf-8")
     return _sealed(folder)
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "Answer texts through a bundle.",
     "mask": "Write a file without personal data, to be shared.",
     "serve": "Answer over HTTP, with one version or many.",
+    "dashboard": "Write what a server is watched with: Grafana, Prometheus, alerts.",
     "register": "Make a bundle a version in the registry.",
     "versions": "List what is registered: scores, size, who, when, aliases.",
     "diff": "Show what changed from one version to another.",

@@ -7,7 +7,6 @@ A process that is started again finds the trial where it was: what it had counte
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -254,5 +253,4 @@ def _counted(connection: Connection, number: int) -> Counts:
 
 
 def _as_rollout(row: Row[Any]) -> Rollout:
-    values: Mapping[str, Any] = row._mapping
-    return Rollout(**{**values, "terms": Terms(**json.loads(row.terms)), "evidence": json.loads(row.evidence)})
+    return Rollout(**{**row._mapping, "terms": Terms(**json.loads(row.terms)), "evidence": json.loads(row.evidence)})

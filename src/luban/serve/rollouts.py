@@ -145,9 +145,11 @@ class Rollouts:
         except Exception as error:  # a graph that fails while it is warmed raises what its runtime raises
             problem = error.message if isinstance(error, LubanError) else type(error).__name__
             event("trial.refused", logging.ERROR, version=str(rollout), problem=problem)
+            self._telemetry.trial_ended(model.name, "rolled_back")
             await self._in_thread(self._refuse, rollout, f"it can't be opened: {problem}")
             return
         model.trial = Trial(rollout, challenger, self._copies, self._telemetry)
+        self._telemetry.trial_began(challenger)
         terms = rollout.terms
         event("trial.begun", version=str(rollout), kind=rollout.kind, beside=rollout.alias, share=terms.share,
               by=terms.by, minutes=terms.minutes)  # fmt: skip

@@ -39,6 +39,10 @@ _MOST_LABELS = 200
 _MOST_VERSIONS = 50
 """Versions of a model, in the life of a process."""
 OTHER = "(other)"
+_OUTCOMES = {
+    "champion": ("answered", "failed", "slow"),
+    "challenger": ("answered", "failed", "slow", "agreed", "disagreed", "dropped"),
+}
 _log = logging.getLogger("luban.serve")
 
 
@@ -212,6 +216,15 @@ class Telemetry:
         if seconds is not None:
             self._child(self._trial_time, *of).observe(seconds)
 
+    def trial_began(self, challenger: Served) -> None:
+        """Begin the series of a trial: a rate is told only of a series that was there before."""
+        for state in ("rolled_back", "stopped", "passed", "promoted"):
+            self._child(self._trials_ended, challenger.name, state)
+        of = (challenger.name, self.version(challenger))
+        for arm, outcomes in _OUTCOMES.items():
+            for outcome in outcomes:
+                self._child(self._trial, *of, arm, outcome)
+
     def trial_ended(self, model: str, state: str) -> None:
         """Count a trial that ended."""
         self._child(self._trials_ended, model, state).inc()
@@ -225,6 +238,7 @@ class Telemetry:
     def opened(self, served: Served, seconds: float) -> None:
         """Count a version that was opened."""
         self._opened.labels(served.name).inc()
+        self._trouble.labels(served.name)
         self._opening.labels(served.name, self.version(served)).set(seconds)
 
     def trouble(self, model: str) -> None:
