@@ -241,6 +241,8 @@ def _entry(one: Entry) -> str:
             facts["secret"], f"tenant {may['tenant']}", f"scopes {' '.join(may['scopes'])}",
             f"models {' '.join(may['models'])}", facts["why"],
         ]))  # fmt: skip
+    if one.action.endswith(("-begin", "-end")):
+        return ", ".join(filter(None, [f"beside {facts['beside']}", facts["state"], facts["why"]]))
     return ", ".join(f"{name}: {value}" for name, value in facts.items())
 
 
