@@ -198,7 +198,8 @@ class Hosting:
         return model.served or await self._open_in_time(model, deadline)
 
     async def beside(self, model: Model, found: Found) -> Served:
-        """Open another version of a model, warm it, and return it; the model goes on as it was.
+        """Open another version of a model, warm it, and return it; the model goes on as it was. It gives no vectors:
+        those are never on trial.
 
         Raises:
             LubanError: it can't be opened, or there is no memory for both.
@@ -207,9 +208,9 @@ class Hosting:
             size = await self._in_thread(_size, found)
             if self._memory_bytes:
                 self._make_room(model, size)
-            engine = await self._in_thread(_opened, found, self._threads)
+            engine = await self._in_thread(_opened, found, self._threads, False)
         lane = self._batcher.lane(engine, model.name)
-        return Served(name=model.name, found=found, engine=engine, lane=lane, size_bytes=size)
+        return Served(name=model.name, found=found, engine=engine, lane=lane, vectors=None, size_bytes=size)
 
     def model(self, name: str) -> Model:
         """Return what is known of a model.

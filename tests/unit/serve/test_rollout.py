@@ -47,7 +47,9 @@ def aside() -> Iterator[Batcher]:
 
 def version(engine: Engine, number: int, batcher: Batcher) -> Served:
     found = Found(key=str(number), folder=Path, number=number)
-    return Served(name="bank", found=found, engine=engine, lane=batcher.lane(engine, "bank"), size_bytes=1)
+    return Served(
+        name="bank", found=found, engine=engine, lane=batcher.lane(engine, "bank"), vectors=None, size_bytes=1
+    )
 
 
 @pytest.fixture
