@@ -198,8 +198,9 @@ class Hosting:
         return model.served or await self._open_in_time(model, deadline)
 
     async def beside(self, model: Model, found: Found) -> Served:
-        """Open another version of a model, warm it, and return it; the model goes on as it was. It gives no vectors:
-        those are never on trial.
+        """Open another version of a model, warm it, and return it; the model goes on as it was.
+
+        It gives no vectors: those are never on trial.
 
         Raises:
             LubanError: it can't be opened, or there is no memory for both.
