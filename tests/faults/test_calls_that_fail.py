@@ -1,0 +1,58 @@
+"""EIO, ENOSPC and `kill -9` at every write, flush, rename, truncate and unlink of what must lose nothing.
+
+`LUBAN_FAULTS=whole` tries every point, about ten minutes; the suite tries some of each operation.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import registries
+from faults import injected, promises
+
+from luban.models.facts import BaseFolder
+
+WHOLE = os.environ.get("LUBAN_FAULTS") == "whole"
+N_POINTS = 8
+"""How many points of each operation the suite tries."""
+NAMES = ("begin", "publish", "promote", "rollback", "key", "revoke", "upgrade", "checkpoint", "state")
+Make = Callable[[str], promises.Tried]
+
+
+@pytest.fixture(scope="module")
+def tried(tiny: BaseFolder, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    injected.want_strace()
+    folder = tmp_path_factory.mktemp("faults")
+    bundles = [registries.bundle(folder / f"bundle-{seed}", seed=seed, rows=20, kilobytes=1) for seed in (1, 2)]
+    operations = promises.operations(bundles, promises.Checkpoints(tiny))
+    assert tuple(operations) == NAMES
+    made: dict[str, promises.Tried] = {}
+
+    def of(name: str) -> promises.Tried:
+        if name not in made:
+            made[name] = promises.Tried(operations[name], folder / name)
+        return made[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_lost_whatever_call_fails(tried: Make, name: str) -> None:
+    operation = tried(name)
+    points = list(injected.faults(operation.whole.trace))
+    n_all = len(points)
+    if not WHOLE:
+        points = random.Random(name).sample(points, N_POINTS)
+    wrong: list[str] = []
+    n_touched = 0
+    for fault in [None, *points]:
+        found, outcome = operation.wrongs(fault)
+        wrong += [f"{fault}: {one}" for one in found]
+        n_touched += outcome.is_touched
+    print(f"{name}: {n_touched} of {n_all} points")
+    assert wrong == []
+    assert n_touched > len(points) / 2, "most faults were not met: the test shows nothing"
