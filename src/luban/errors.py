@@ -31,6 +31,7 @@ LubanError(message, hint)
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -248,6 +249,21 @@ def codes(error: LubanError | type[LubanError]) -> Codes:
     """Return the codes of an error: its own row of the table, or the nearest ancestor's."""
     kind = error if isinstance(error, type) else type(error)
     return next(CODES[ancestor] for ancestor in kind.__mro__ if ancestor in CODES)
+
+
+_SYSTEM_MENDS = {
+    "ENOSPC": "the disk is full: free some space and run it again",
+    "EDQUOT": "your share of the disk is used up: free some space and run it again",
+    "EACCES": "give yourself the right to read or write it, or choose another place",
+    "EROFS": "the place is read-only: choose another",
+    "EMFILE": "too many files are open: raise the limit with `ulimit -n`",
+    "EIO": "the disk failed: look after it, then run it again",
+}
+
+
+def system_mend(error: OSError) -> str:
+    """Return how to mend what the system refused; empty where nothing is known."""
+    return _SYSTEM_MENDS.get(errno.errorcode.get(error.errno or 0, ""), "")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from luban.errors import Conflict, CorruptBundle, NotFound
+from luban.errors import Conflict, CorruptBundle, NotFound, RegistryError, system_mend
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
@@ -98,12 +98,12 @@ def replacing(path: Path) -> Iterator[Path]:
     aside.touch(exist_ok=False)
     try:
         yield aside
-        _flush(aside)
+        flush(aside)
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    _flush(path.parent)
+    flush(path.parent)
 
 
 @contextmanager
@@ -126,8 +126,8 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield aside
         for part in sorted(aside.rglob("*")):
-            _flush(part)
-        _flush(aside)
+            flush(part)
+        flush(aside)
         try:
             _rename(aside, path, _NO_REPLACE)
         except FileExistsError:
@@ -138,8 +138,23 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         _remove(aside)
         raise
     # What was replaced goes only after the rename is on the disk: were that undone, it would be needed.
-    _flush(path.parent)
+    flush(path.parent)
     _remove(aside)
+
+
+@contextmanager
+def written(place: Path | str) -> Iterator[None]:
+    """Turn what the system refuses within the block into an error that names the place and what was refused.
+
+    Raises:
+        RegistryError: something could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        part = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes | os.PathLike) else ""
+        said = f"{place} can't be written: {error.strerror or error}{part}"
+        raise RegistryError(said, hint=system_mend(error)) from error
 
 
 def sweep(folder: Path, name: str = "") -> None:
@@ -288,7 +303,7 @@ def _make_folder(folder: Path) -> None:
     except FileExistsError:
         if not folder.is_dir():
             raise
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
 def _remove(path: Path) -> None:
@@ -300,7 +315,7 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Flush a file or a folder to disk; a failure is final."""
     handle = os.open(path, os.O_RDONLY)
     try:

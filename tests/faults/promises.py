@@ -297,5 +297,3 @@ class Checkpoints:
         place = resume.load(newest, self.model, self.optimizer, None)
         head = [float(parameter.detach().mean()) for parameter in self.model.head.parameters()]
         return place.step, files.verify(newest)["digest"], head
-
-

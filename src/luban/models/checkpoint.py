@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luban.errors import CorruptBundle
-from luban.files import new_folder, read_json, seal, verify, write_json
+from luban.errors import CorruptBundle, RegistryError
+from luban.files import new_folder, read_json, seal, verify, write_json, written
 from luban.models.body import body_from_config, body_to_json
 from luban.models.facts import BaseFacts
 from luban.models.processor import Processor
@@ -33,21 +33,38 @@ class Parts:
 
 
 def save(model: TaskModel, parts: Parts, folder: Path) -> Checkpoint:
-    """Write a sealed checkpoint, in place of one that is there."""
-    from safetensors.torch import save_file
+    """Write a sealed checkpoint, in place of one that is there.
 
+    Raises:
+        RegistryError: it could not be written; the one that is there stays.
+    """
     from luban.models.heads import EARLY
 
     early = {} if model.early is None else {EARLY: model.early.to_json()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with new_folder(folder, replace=True) as aside:
-        save_file(tensors, aside / WEIGHTS)
+    with written(folder), new_folder(folder, replace=True) as aside:
+        write_tensors(tensors, aside / WEIGHTS)
         write_json(aside / "body.json", body_to_json(model.body))
         write_json(aside / "base.json", asdict(parts.base))
         write_json(aside / "task.json", {**parts.task, **early})
         parts.processor.to_dir(aside)
         digest = seal(aside, {"kind": "checkpoint"})
     return Checkpoint(folder, digest)
+
+
+def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        RegistryError: it could not be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        raise RegistryError(f"{path} can't be written: {error}", hint="look after the disk, and its space") from error
 
 
 def read_parts(folder: Path) -> Parts:

@@ -25,8 +25,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
 from sqlalchemy.engine import URL, make_url
 
-from luban.errors import Conflict, LubanError, MissingExtra, NotFound, RegistryError
-from luban.files import write_text
+from luban.errors import Conflict, LubanError, MissingExtra, NotFound, RegistryError, system_mend
+from luban.files import flush, write_text, written
 from luban.records import Finding
 
 SAFE_SQLITE = (3, 51, 3)
@@ -53,6 +53,7 @@ class Database:
         self._engine = engine
         self._writer = engine.execution_options(luban_writes=True)
         self._broken = ""
+        self._is_named = False
 
     @property
     def kind(self) -> str:
@@ -76,6 +77,7 @@ class Database:
             RegistryError: the database could not be written; the message says what is known of the changes.
         """
         with self._told(), self._turn(), self._writer.begin() as connection:
+            self._keep_name()
             yield connection
 
     def schema(self) -> str:
@@ -120,7 +122,9 @@ class Database:
             yield
             return
         until = time.monotonic() + BUSY_S
-        with open(f"{self.place}-turn", "a", encoding="utf-8") as file:
+        with written(self.place):
+            lock = open(f"{self.place}-turn", "a", encoding="utf-8")  # noqa: SIM115
+        with lock as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,6 +134,18 @@ class Database:
                         raise self._busy("another process is writing") from None
                     time.sleep(_TURN_S)
             yield
+
+    def _keep_name(self) -> None:
+        """Flush the folder that names the write-ahead log, once: SQLite does so too, and passes over a failure."""
+        if self.kind != "sqlite" or self._is_named:
+            return
+        folder = Path(self.place).parent
+        try:
+            flush(folder)
+        except OSError as error:
+            self._broken = f"{folder} can't be flushed: {error.strerror}; nothing was changed in {self.place}"
+            raise RegistryError(self._broken, hint=system_mend(error)) from error
+        self._is_named = True
 
     def _busy(self, said: str) -> Conflict:
         return Conflict(f"{self.place} was busy for {BUSY_S} s: {said}", hint="wait for the other process, or end it")

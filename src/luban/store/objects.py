@@ -22,7 +22,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from luban.errors import Conflict, CorruptBundle, LubanError, MissingExtra, NotFound, RegistryError
-from luban.files import ENDINGS, MANIFEST, MEND, digest_bytes, digest_file, new_folder, read_json, survey, verify
+from luban.files import (
+    ENDINGS,
+    MANIFEST,
+    MEND,
+    digest_bytes,
+    digest_file,
+    new_folder,
+    read_json,
+    survey,
+    verify,
+    written,
+)
 
 SCHEMES = ("s3://", "gs://", "az://")
 _KEY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
@@ -112,7 +123,7 @@ class LocalObjects:
         """Store a sealed folder."""
         target = self._path(key)
         manifest = _storable(source, key)
-        with new_folder(target) as aside:
+        with written(target), new_folder(target) as aside:
             for name in (*manifest["files"], MANIFEST):
                 shutil.copyfile(source / name, aside / name)
                 if name != MANIFEST and digest_file(aside / name) != manifest["files"][name]["sha256"]:

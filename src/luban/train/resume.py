@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from luban.errors import CorruptBundle, NotFound
-from luban.files import new_folder, read_json, seal, sweep, verify, write_json
+from luban.files import new_folder, read_json, seal, sweep, verify, write_json, written
+from luban.models.checkpoint import write_tensors
 from luban.train.optimise import Average
 
 STATE = "state.json"
@@ -49,9 +50,10 @@ def save(
         optimizer: with its moments.
         average: the moving average of the weights, if there is one.
         plan: digest of everything that decides what the steps do; only the same plan is resumed.
-    """
-    from safetensors.torch import save_file
 
+    Raises:
+        RegistryError: it could not be written; those that are there stay.
+    """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     tensors = {f"model|{name}": p.detach() for name, p in model.named_parameters() if p.requires_grad}
     for parameter, values in optimizer.state.items():
@@ -60,8 +62,9 @@ def save(
     if average is not None:
         for parameter, value in zip(average.parameters, average.values, strict=True):
             tensors[f"average|{names[id(parameter)]}"] = value
-    with new_folder(folder / f"step-{place.step:09d}", replace=True) as aside:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside / TENSORS)
+    state = folder / f"step-{place.step:09d}"
+    with written(state), new_folder(state, replace=True) as aside:
+        write_tensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside / TENSORS)
         write_json(aside / STATE, asdict(place))
         seal(aside, {"kind": "training state", "plan": plan})
     for old in sorted(folder.glob("step-*"))[:-KEPT]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luban.cli.show import words
-from luban.errors import GateError, LubanError, MissingExtra, Problem, codes
+from luban.errors import GateError, LubanError, MissingExtra, Problem, codes, system_mend
 
 if TYPE_CHECKING:
     import click
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 USAGE = 2
 INTERRUPTED = 130
 UNEXPECTED = 1
-_SYSTEM_MENDS = {
-    "ENOSPC": "the disk is full: free some space and run it again",
-    "EDQUOT": "your share of the disk is used up: free some space and run it again",
-    "EACCES": "give yourself the right to read or write it, or choose another place",
-    "EROFS": "the place is read-only: choose another",
-    "EMFILE": "too many files are open: raise the limit with `ulimit -n`",
-}
 
 
 def tell(show: Show, error: LubanError) -> int:
@@ -83,12 +76,9 @@ def tell_usage(show: Show, error: click.ClickException) -> int:
 
 def tell_system(show: Show, error: OSError) -> int:
     """Tell what the system refused: a full disk, a file without rights."""
-    import errno
-
     said = error.strerror or str(error)
     place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
-    hint = _SYSTEM_MENDS.get(errno.errorcode.get(error.errno or 0, ""), "")
-    return tell(show, LubanError(f"{place}{said}", hint=hint))
+    return tell(show, LubanError(f"{place}{said}", hint=system_mend(error)))
 
 
 def tell_missing(show: Show, error: ModuleNotFoundError, arguments: Sequence[str]) -> int:
