@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import registries
 from faults import injected, promises
+from faults.mistakes import MISTAKES, Mistake, Shown
 
 from luban.models.facts import BaseFolder
 
@@ -58,3 +59,21 @@ def test_nothing_is_lost_whatever_call_fails(tried: Make, name: str) -> None:
     for call in {fault.call for fault in points} if WHOLE else ():
         n = max(fault.n for fault in points if fault.call == call)
         assert not operation.wrongs(injected.Fault(call, n + 1, "EIO"))[1].is_touched, "there are more points"
+
+
+@pytest.mark.parametrize(("mistake", "shown"), MISTAKES.items(), ids=lambda one: getattr(one, "__name__", ""))
+def test_the_harness_finds_mistakes_made_on_purpose(tried: Make, mistake: Mistake, shown: Shown) -> None:
+    operation = tried(shown.operation)
+    whole = operation.operation.act
+
+    def act(folder: Path, say: injected.Say) -> None:
+        mistake()
+        whole(folder, say)
+
+    found, outcome = operation.wrongs(None, act)
+    if not shown.call:
+        assert found != []
+        return
+    assert found == [], "it shows without a fault"
+    points = [one for one in injected.faults(outcome.trace) if (one.call, one.error) == (shown.call, shown.error)]
+    assert any(operation.wrongs(fault, act)[0] for fault in points), "it was not found"

@@ -16,20 +16,19 @@ from typing import Any
 
 import pytest
 import registries
-from sqlalchemy import Connection, insert, update
+from faults import mistakes
+from sqlalchemy import Connection
 
 from luban import files
 from luban.errors import LubanError
-from luban.registry import aliases, audit, store
+from luban.registry import aliases
 from luban.registry.store import Registry, open_registry
-from luban.store import objects, tables
 from luban.store.database import Database, open_database
 
 STEP = 1 if int(os.environ.get("LUBAN_KILLS", "6")) > 6 else 4
 """`LUBAN_KILLS=100` kills at every point; the suite at some, other ones for each database."""
 AGAIN = 1 if STEP == 1 else 3
 """After every so many kills everything is done again."""
-Seed = Callable[[], None]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,9 @@ def script(place: str, folder: Path, bundles: list[Path], say: Callable[[str], N
     say(f"champion {aliases.rollback(registry, 'bank', who='ann', expected=2).after}")
 
 
-def killed_at(point: int, place: str, folder: Path, bundles: list[Path], seed: Seed | None) -> tuple[list[str], bool]:
+def killed_at(
+    point: int, place: str, folder: Path, bundles: list[Path], seed: mistakes.Mistake | None
+) -> tuple[list[str], bool]:
     """Run the script in a child that dies at a point; return what it acknowledged, and whether it died."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -152,7 +153,7 @@ def _wrongs(registry: Registry, acknowledged: list[str]) -> list[str]:
 
 def explored(
     tmp_path: Path, places: Callable[[], str], bundles: list[Path], *, first: int = 0, step: int = 1,
-    seed: Seed | None = None, stop: bool = False,
+    seed: mistakes.Mistake | None = None, stop: bool = False,
 ) -> tuple[list[str], int]:  # fmt: skip
     """Kill at one point after another until none is left; return all that was wrong, and at how many points it was."""
     found: list[str] = []
@@ -201,86 +202,19 @@ def test_nothing_is_lost_wherever_it_is_killed(
     assert n * step > 40, "the points were not all reached"
 
 
-def row_before_object() -> None:
-    """The version is visible before its files are there."""
-    publish, put = Registry._publish, objects.LocalObjects.put
-    later: list[Any] = []
-    objects.LocalObjects.put = lambda self, key, source: later.append((self, key, source))  # type: ignore[method-assign]
-
-    def early(self: Registry, key: str, row: Any) -> Any:
-        made = publish(self, key, row)
-        for one in later:
-            put(*one)
-        later.clear()
-        return made
-
-    Registry._publish = early  # type: ignore[method-assign]
-
-
-def files_in_place() -> None:
-    """Files are copied straight to where they are read, and the row says whole before they are."""
-
-    def put(self: objects.LocalObjects, key: str, source: Path) -> None:
-        target = self.root / key
-        target.mkdir(parents=True)
-        for path in sorted(source.iterdir()):
-            shutil.copyfile(path, target / path.name)
-
-    whole = store.Registry._key
-
-    def key(self: Registry, digest: str) -> tuple[str, bool]:
-        found = whole(self, digest)
-        with self.database.writing() as connection:
-            connection.execute(update(tables.OBJECTS).values(whole=True))
-        return found
-
-    objects.LocalObjects.put = put  # type: ignore[method-assign]
-    store.Registry._key = key  # type: ignore[method-assign]
-
-
-def audit_in_a_transaction_of_its_own() -> None:
-    """What was done is written down when it has been done."""
-    append, writing = audit.append, Database.writing
-    waiting: list[Any] = []
-
-    @contextmanager
-    def two(self: Database) -> Iterator[Connection]:
-        with writing(self) as connection:
-            yield connection
-        entries = waiting.copy()
-        waiting.clear()
-        for one in entries:
-            with writing(self) as connection:
-                append(connection, **one)
-
-    audit.append = lambda connection, **entry: waiting.append(entry)  # type: ignore[assignment]
-    Database.writing = two  # type: ignore[method-assign]
-
-
-def number_taken_apart() -> None:
-    """A number is given out in a transaction before the one that makes the version."""
-    publish = Registry._publish
-
-    def apart(self: Registry, key: str, row: Any) -> Any:
-        n = self.names().get(row["name"], 0)
-        with self.database.writing() as connection:
-            values = {"name": row["name"], "n_versions": n + 1}
-            model = tables.MODELS
-            made = update(model).values(n_versions=n + 1) if n else insert(model).values(**values)
-            connection.execute(made)
-        return publish(self, key, row)
-
-    Registry._publish = apart  # type: ignore[method-assign]
-
-
-MISTAKES = {row_before_object: 0, files_in_place: 0, audit_in_a_transaction_of_its_own: 20, number_taken_apart: 20}
+FOUND = {
+    mistakes.row_before_object: 0,
+    mistakes.files_in_place: 0,
+    mistakes.audit_in_a_transaction_of_its_own: 20,
+    mistakes.number_taken_apart: 20,
+}
 """A mistake -> the first point that it is tried at: those before show nothing of it."""
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
-@pytest.mark.parametrize(("mistake", "first"), MISTAKES.items(), ids=lambda one: getattr(one, "__name__", ""))
+@pytest.mark.parametrize(("mistake", "first"), FOUND.items(), ids=lambda one: getattr(one, "__name__", ""))
 def test_the_harness_finds_mistakes_made_on_purpose(
-    places: Callable[[], str], tmp_path: Path, bundles: list[Path], mistake: Seed, first: int
+    places: Callable[[], str], tmp_path: Path, bundles: list[Path], mistake: mistakes.Mistake, first: int
 ) -> None:
     found, _ = explored(tmp_path, places, bundles, seed=mistake, stop=True, first=first, step=2)
     assert found
