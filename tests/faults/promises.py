@@ -165,13 +165,8 @@ def registry_swept(folder: Path) -> list[str]:
         registry.close()
 
 
-def operations(bundles: list[Path], checkpoints: Checkpoints) -> dict[str, Operation]:
-    """Return every operation by its name.
-
-    Args:
-        bundles: two sealed folders.
-        checkpoints: save one state and then another.
-    """
+def of_registries(bundles: list[Path]) -> dict[str, Operation]:
+    """Return what is done to registries, by name; `bundles` are two sealed folders."""
 
     def prepared(folder: Path) -> None:
         registry = open_registry(str(folder / REGISTRY), create=True)
@@ -186,9 +181,6 @@ def operations(bundles: list[Path], checkpoints: Checkpoints) -> dict[str, Opera
             aliases.promote(registry, f"bank@{number}", who="ann", lose_at_most=1.0)
         keys.create(registry.database, "shop", ["client"], who="ann")
         registry.close()
-
-    def old(folder: Path) -> None:
-        older(folder / REGISTRY)
 
     def of_registry(do: Callable[[Any], Any], prepare: Callable[[Path], None], create: bool = False) -> Operation:
         def act(folder: Path, say: Say) -> None:
@@ -212,7 +204,13 @@ def operations(bundles: list[Path], checkpoints: Checkpoints) -> dict[str, Opera
         "rollback": of_registry(lambda one: aliases.rollback(one, "bank", who="ann", expected=1), moved),
         "key": of_registry(lambda one: keys.create(one.database, "van", ["client"], who="ann"), moved),
         "revoke": of_registry(lambda one: keys.revoke(one.database, "shop", who="ann"), moved),
-        "upgrade": Operation(old, upgrade, registry_seen),
+        "upgrade": Operation(lambda folder: older(folder / REGISTRY), upgrade, registry_seen),
+    }
+
+
+def of_checkpoints(checkpoints: Checkpoints) -> dict[str, Operation]:
+    """Return what is done to folders of checkpoints, by name."""
+    return {
         "checkpoint": Operation(
             lambda folder: checkpoints.save(folder, 0),
             lambda folder, say: (checkpoints.save(folder, 1), say())[1],

@@ -15,8 +15,6 @@ import registries
 from faults import injected, promises
 from faults.mistakes import MISTAKES, Mistake, Shown
 
-from luban.models.facts import BaseFolder
-
 WHOLE = os.environ.get("LUBAN_FAULTS") == "whole"
 N_POINTS = 8
 """How many points of each operation the suite tries."""
@@ -25,15 +23,18 @@ Make = Callable[[str], promises.Tried]
 
 
 @pytest.fixture(scope="module")
-def tried(tiny: BaseFolder, tmp_path_factory: pytest.TempPathFactory) -> Make:
+def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Make:
     injected.want_strace()
     folder = tmp_path_factory.mktemp("faults")
     bundles = [registries.bundle(folder / f"bundle-{seed}", seed=seed, rows=20, kilobytes=1) for seed in (1, 2)]
-    operations = promises.operations(bundles, promises.Checkpoints(tiny))
-    assert tuple(operations) == NAMES
+    operations = promises.of_registries(bundles)
     made: dict[str, promises.Tried] = {}
 
     def of(name: str) -> promises.Tried:
+        if name not in operations:  # late, so that what is forked until then is small
+            base = request.getfixturevalue("tiny")
+            operations.update(promises.of_checkpoints(promises.Checkpoints(base)))
+            assert tuple(operations) == NAMES
         if name not in made:
             made[name] = promises.Tried(operations[name], folder / name)
         return made[name]
