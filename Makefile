@@ -2,6 +2,7 @@
 #   make demo      English reviews: init, check, run, predict, and a report     make demo-zh   the same in Chinese
 #   make test      all tests                                                    make check     style and types
 #   make docs      reference pages out of the docstrings                        make bench     side-by-side measurements
+#   make faults    everything that is broken on purpose, at every point: hours
 # Another Python:  make PYTHON=python3.12 test        Some tests:  make test TESTS="tests/unit/project -x"
 
 PYTHON ?= python3
@@ -14,10 +15,10 @@ READY := $(VENV)/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup s3-server package-tools demo demo-zh test check format protocols docs bench constraints clean
+.PHONY: help setup s3-server package-tools demo demo-zh test faults check format protocols docs bench constraints clean
 
 help:
-	@sed -n 's/^#//p' Makefile | head -5
+	@sed -n 's/^#//p' Makefile | head -6
 
 setup: $(READY)
 
@@ -43,6 +44,10 @@ package-tools: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(TESTS)
+
+# The suite takes samples of these. Every call that can fail, a hundred kills, thousands of files, runs and requests:
+faults: $(READY)
+	LUBAN_FAULTS=whole LUBAN_KILLS=100 LUBAN_FUZZ=2000 LUBAN_LOAD=20 $(BIN)/python -m pytest -s $(or $(TESTS),tests/faults)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Any order of registering, promoting, rolling back, failing and reopening, beside a model of a few lines.
+"""Any order of registering, promoting, rolling back, giving and taking keys, failing and reopening, beside a short model.
 
 `LUBAN_FUZZ=2000` makes two thousand runs; the suite a few.
 """
@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from luban import files
-from luban.errors import CorruptBundle, NotFound
+from luban.errors import Conflict, CorruptBundle, NotFound
 from luban.registry import aliases
 from luban.registry.store import open_registry
+from luban.serve import keys
 
 RUNS = int(os.environ.get("LUBAN_FUZZ") or 12)
 NAMES = st.sampled_from(["bank", "shop"])
+CALLERS = st.sampled_from(["van", "desk"])
 N_BUNDLES = 4
 
 
@@ -38,6 +40,8 @@ class Machine(RuleBasedStateMachine):
         self.versions: dict[str, list[int]] = {}
         """Name -> the bundle of each version, in their order."""
         self.stacks: dict[str, list[int]] = {}
+        self.callers: dict[str, int] = {}
+        """Name of a key -> how many secrets open something; 0 where it was revoked."""
         self.n_changes = 0
 
     @rule(name=NAMES, bundle=st.integers(0, N_BUNDLES - 1))
@@ -87,6 +91,38 @@ class Machine(RuleBasedStateMachine):
             move = aliases.rollback(self.registry, name, who="ann", expected=top)
             assert (move.after, move.changed) == (stack[-1], again == 0)
 
+    @rule(name=CALLERS)
+    def make_key(self, name: str) -> None:
+        if name in self.callers:
+            with pytest.raises(Conflict, match=name):
+                keys.create(self.registry.database, name, ["client"], who="ann")
+            return
+        keys.create(self.registry.database, name, ["client"], who="ann")
+        self.callers[name] = 1
+        self.n_changes += 1
+
+    @precondition(lambda self: self.callers)
+    @rule(data=st.data(), grace_s=st.sampled_from([0.0, 3600.0]))
+    def rotate_key(self, data: st.DataObject, grace_s: float) -> None:
+        name = data.draw(st.sampled_from(sorted(self.callers)))
+        n_live = self.callers[name]
+        if n_live == 0 or (n_live == keys.MAX_LIVE and grace_s):
+            with pytest.raises(Conflict, match=name):
+                keys.rotate(self.registry.database, name, who="ann", grace_s=grace_s)
+            return
+        keys.rotate(self.registry.database, name, who="ann", grace_s=grace_s)
+        self.callers[name] = n_live + 1 if grace_s else 1
+        self.n_changes += 1
+
+    @precondition(lambda self: self.callers)
+    @rule(data=st.data(), older=st.booleans())
+    def revoke_key(self, data: st.DataObject, older: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.callers)))
+        n_live = self.callers[name]
+        keys.revoke(self.registry.database, name, who="ann", older=older)
+        self.callers[name] = min(n_live, 1) if older else 0
+        self.n_changes += self.callers[name] != n_live
+
     @rule()
     def crash_and_reopen(self) -> None:
         # As a killed writer leaves it: a row that was begun, and its files.
@@ -104,6 +140,7 @@ class Machine(RuleBasedStateMachine):
                 assert version.digest == files.read_json(self.folders[bundle] / files.MANIFEST)["digest"]
                 assert files.verify(self.registry.bundle(version))["digest"] == version.digest
                 assert version.aliases == (("champion",) if self.stacks.get(name, [0])[-1] == version.number else ())
+        assert {key.name: len(key.live()) for key in keys.listed(self.registry.database)} == self.callers
         checked = self.registry.verify_audit()
         assert (checked.n_entries, checked.broken) == (self.n_changes, None)
 
