@@ -73,7 +73,7 @@ class Tried:
         if outcome.acknowledged:
             found += at_risk(outcome.trace, place, there)
         elif fault is not None and fault.error != "KILL" and fault.call not in ("unlink", "unlinkat", "rmdir"):
-            found += [f"{path.name} was left aside" for path in place.rglob(".aside-*")]
+            found += [f"{path.name} was left aside" for path in place.rglob(".aside-*") if not _is_whole(path)]
         try:
             found += self._looked_at(outcome, place, act)
         except (LubanError, BrokenPromiseError, OSError) as error:
@@ -112,6 +112,15 @@ class Tried:
         place = self._folder / str(self._n)
         shutil.copytree(self._before, place)
         return place
+
+
+def _is_whole(aside: Path) -> bool:
+    """Tell whether it is what was replaced: were the rename undone, it would be needed."""
+    try:
+        files.verify(aside)
+    except LubanError:
+        return False
+    return True
 
 
 def registry_seen(folder: Path) -> Any:

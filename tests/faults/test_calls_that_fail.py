@@ -16,7 +16,7 @@ from faults import injected, promises
 from faults.mistakes import MISTAKES, Mistake, Shown
 
 WHOLE = os.environ.get("LUBAN_FAULTS") == "whole"
-N_POINTS = 8
+N_POINTS = 6
 """How many points of each operation the suite tries."""
 NAMES = ("begin", "publish", "promote", "rollback", "key", "revoke", "upgrade", "checkpoint", "state")
 Make = Callable[[str], promises.Tried]

@@ -1,4 +1,4 @@
-"""Any order of registering, promoting, rolling back, giving and taking keys, failing and reopening, beside a short model.
+"""Any order of registering, promoting, rolling back, giving and taking keys, crashes, beside a short model.
 
 `LUBAN_FUZZ=2000` makes two thousand runs; the suite a few.
 """

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from luban import files
-from luban.errors import Conflict, CorruptBundle, NotFound
+from luban.errors import Conflict, CorruptBundle, NotFound, RegistryError
 
 
 def fill(folder: Path, version: int) -> None:
@@ -418,3 +418,13 @@ DAMAGES: dict[str, Callable[[Path, str, random.Random], str]] = {
         forge_the_manifest,
     )
 }
+
+
+def test_what_can_not_be_written_is_told_by_place_with_the_mend(tmp_path: Path) -> None:
+    place = tmp_path / "states"
+    with (
+        pytest.raises(RegistryError, match=r"states can't be written: No space left.*\(part\.json\)") as told,
+        files.written(place),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "part.json")
+    assert "free some space" in told.value.hint

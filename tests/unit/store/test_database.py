@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -176,6 +177,25 @@ def test_after_a_failed_flush_nothing_is_tried_again(tmp_path: Path) -> None:
     for use in (database.writing, database.reading):
         with pytest.raises(RegistryError, match="the disk failed"), use():
             pytest.fail("a database whose disk failed was used again")
+    database.close()
+
+
+def test_a_folder_that_can_not_be_flushed_is_told_before_anything_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_database(str(tmp_path), create=True).close()
+    database = open_database(str(tmp_path))
+
+    def failing(handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(RegistryError, match="can't be flushed") as told, database.writing():
+            pytest.fail("a change began")
+    assert str(tmp_path) in told.value.message
+    with pytest.raises(RegistryError, match="can't be flushed"), database.reading():
+        pytest.fail("a database whose disk failed was used again")
     database.close()
 
 
