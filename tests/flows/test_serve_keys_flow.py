@@ -43,3 +43,20 @@ def test_only_who_has_a_key_is_answered(tmp_path: Path, tmp_path_factory: pytest
     logged = str(server.events)
     assert "a key was refused" in logged and keys["shop"][6:22] in logged
     assert not [secret for secret in keys.values() if secret[-43:] in logged]
+
+
+def test_the_first_key_closes_a_server_that_runs(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = made(tmp_path_factory, "classify", "onnx").folder
+    place = str(tmp_path / "registry")
+    with (
+        serving.served(str(folder), "--registry", place) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client,
+    ):
+        assert client.post("/v1/models/made/predict", json=BODY).status_code == 200
+        secret = access.create_key("shop", ["predict"], registry=place, who="ann").secret
+        begun = time.monotonic()
+        while (status := client.post("/v1/models/made/predict", json=BODY).status_code) == 200:
+            assert time.monotonic() - begun < 5
+        assert status == 401
+        headers = {"authorization": f"Bearer {secret}"}
+        assert client.post("/v1/models/made/predict", json=BODY, headers=headers).status_code == 200

@@ -28,7 +28,16 @@ def best_baseline(report: Report) -> str | None:
 
 def remarks(report: Report) -> list[Remark]:
     """Return what stands out, the most important first."""
-    return [*_of_size(report), *_of_probabilities(report), *_of_slices(report), *_of_labels(report)]
+    rules = (_of_what_is_held_back, _of_size, _of_probabilities, _of_slices, _of_labels)
+    return [remark for rule in rules for remark in rule(report)]
+
+
+def _of_what_is_held_back(report: Report) -> list[Remark]:
+    unheld = report.details.get("unheld")
+    if unheld is None or "coverage" not in report.scores:
+        return []
+    share, right = 1 - report.scores["coverage"].value, report.scores["selective_accuracy"].value
+    return [("held_back", {"share": share, "right": right, "unheld": unheld["value"]})]
 
 
 def _of_size(report: Report) -> list[Remark]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +58,8 @@ def report(
         lock: facts of the project to show: base, rows of each split, settings; nested as it pleases.
 
     Returns:
-        A Report whose `details` are JSON values: `main_score`, `labels`, `n_rows`, `gains`, `confusion`,
+        A Report whose `details` are JSON values: `main_score`, `labels`, `n_rows`, `gains`, `unheld` (the main
+        score with no answer held back, where some are), `confusion`,
         `reliability`, `risk`, `slices`, `errors`, `suspects`, `entities`, `calibration`, `costs`, `lock`.
 
     Raises:
@@ -67,6 +69,8 @@ def report(
     for what, rows in {"predictions": predictions, "rows of the table": table, **baselines}.items():
         if len(rows) != len(gold):
             raise ValueError(f"{len(rows)} {what} for {len(gold)} gold rows: one a row is wanted")
+    # Baselines hold nothing back. What fine-tuning bought is a matter of models, not of a threshold.
+    unheld = _unheld(measure, predictions)
     texts: list[str] = table.column("text").to_pylist()
     numbers: list[int] = (
         table.column("row").to_pylist() if "row" in table.column_names else list(range(1, len(texts) + 1))
@@ -76,8 +80,9 @@ def report(
         "multi_label": multi_label,
         "labels": list(labels),
         "n_rows": len(gold),
-        "gains": {other: compare(measure, gold, predictions, rows).to_json() for other, rows in baselines.items()},
+        "gains": {other: compare(measure, gold, unheld, rows).to_json() for other, rows in baselines.items()},
         "confusion": mistakes.confusion(measure, gold, predictions, texts),
+        "unheld": measure.scores(gold, unheld)[measure.main].to_json() if unheld is not predictions else None,
         **_curves(measure, gold, predictions),
         "slices": [part.to_json() for part in slices(measure, gold, predictions, table, settings.slices)],
         "errors": mistakes.hardest(measure, gold, predictions, texts, numbers),
@@ -96,6 +101,16 @@ def report(
         digests=dict(digests),
         details=details,
     )
+
+
+def _unheld(measure: Measure, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+    """Return what would be answered if nothing were held back as too unsure."""
+    if not measure.answers_rows or all(one.labels or not one.scores for one in predictions):
+        return predictions
+    return [
+        one if one.labels or not one.scores else replace(one, labels=(max(one.scores, key=one.scores.__getitem__),))
+        for one in predictions
+    ]
 
 
 def _curves(measure: Measure, gold: Gold, predictions: Sequence[Prediction]) -> dict[str, Any]:

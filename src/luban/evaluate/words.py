@@ -112,6 +112,12 @@ _TABLE: dict[str, tuple[str, str]] = {
     "gain.p": ("p (McNemar)", "p 值（McNemar）"),
     "points": ("{value} points", "{value} 个百分点"),
     "remarks.title": ("Worth knowing", "值得注意"),
+    "remark.held_back": (
+        "{share} of the rows are held back as too unsure, and count as wrong above. Of those answered {right} are "
+        "right; with nothing held back, {unheld} would be.",
+        "有 {share} 的数据因把握不足而未作答，在上面的分数中算错。"
+        "作答的部分中有 {right} 答对；若全部作答，准确率为 {unheld}。",
+    ),
     "remark.few_rows": (
         "With {n} test rows the interval of the main score is {width} points wide; more of them would narrow it.",
         "测试数据有 {n} 条，主要分数的区间宽达 {width} 个百分点；增加测试数据才能缩小。",

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from luban.errors import LubanError, NotFound, Overloaded, Unauthenticated, Unavailable
 from luban.registry import audit
 from luban.serve import keys
-from luban.serve.access import Headers, Principal
+from luban.serve.access import Headers, Open, Principal
 from luban.store.database import Database, open_database
 
 STALE_S = 4.0
@@ -260,6 +260,42 @@ class Keyring:
         return Unavailable(
             "keys can't be checked now: their database has not answered", hint="try again in some seconds"
         )
+
+
+class Unlocked:
+    """Lets everybody do everything until the registry has a key; from then on, its keys count.
+
+    Looked for once a second from a thread. A registry that can't be read then changes nothing: it had no key before.
+    """
+
+    def __init__(self, registry: str, *, n_processes: int = 1) -> None:
+        self._open = Open()
+        self._ring: Keyring | None = None
+        self._registry, self._n_processes = registry, n_processes
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="luban-first-key", daemon=True)
+        self._thread.start()
+
+    async def principal(self, headers: Headers) -> Principal:
+        """Return anyone, or who sends a request; see `Keyring.principal`."""
+        return await (self._ring or self._open).principal(headers)
+
+    def close(self) -> None:
+        """Look no more, and let go of the keys."""
+        self._stopping.set()
+        self._thread.join()
+        if self._ring is not None:
+            self._ring.close()
+
+    def _look(self) -> None:
+        while not self._stopping.wait(REFRESH_S):
+            try:
+                self._ring = opened(self._registry, n_processes=self._n_processes)
+            except LubanError as error:
+                _log.warning("the registry can't be read: %s", error.message)
+            if self._ring is not None:
+                _log.warning("a key was made: from now on every request needs one")
+                return
 
 
 def opened(registry: str, *, n_processes: int = 1) -> Keyring | None:

@@ -131,10 +131,10 @@ def create(
     }  # fmt: skip
     with database.writing() as connection:
         audit.lock(connection)
-        if connection.execute(select(KEYS.c.name).where(KEYS.c.name == name)).first() is not None:
-            raise Conflict(
-                f"there is a key {name!r}, or was one", hint=f"`luban keys rotate {name}`, or take another name"
-            )
+        if (there := connection.execute(select(KEYS.c.revoked).where(KEYS.c.name == name)).first()) is not None:
+            if there.revoked:
+                raise Conflict(f"there was a key {name!r}: its name is not given again", hint="take another name")
+            raise Conflict(f"there is a key {name!r}", hint=f"`luban keys rotate {name}`, or take another name")
         connection.execute(insert(KEYS).values(**row))
         secret = _issue(connection, name, expires_s)
         return Issued(_told(connection, name, "key-create", who=who, secret=secret, why=why), secret)

@@ -88,7 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def access(settings: Settings) -> Access:
-    """Return what knows the keys: those of the registry, or where none was ever made, nothing.
+    """Return what knows the keys: those of the registry; until one is made, everybody is let in.
 
     Raises:
         ServeError: nobody is kept out, and the address can be reached from elsewhere.
@@ -102,7 +102,7 @@ def access(settings: Settings) -> Access:
             f"{settings.host} can be reached from elsewhere, and nobody would be kept out",
             hint="`luban keys create --name NAME --scopes predict`; or serve on 127.0.0.1, or say --everybody",
         )
-    return Open()
+    return keyring.Unlocked(settings.registry, n_processes=settings.workers) if settings.registry else Open()
 
 
 def sockets(settings: Settings) -> list[socket.socket]:
@@ -200,7 +200,7 @@ async def _serve(settings: Settings, bound: Sequence[socket.socket]) -> int:
         await ports[0].open(bound[0])
         for one in rpc:
             await one.open(_address(bound[2]))
-        if isinstance(doorkeeper, Open):
+        if isinstance(doorkeeper, Open | keyring.Unlocked):
             event("no keys: whoever reaches this port may do everything", logging.WARNING)
         event("ready", **told(settings, *bound))
         await waiting

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ def mask_file(
     reverse: bool = False,
     on_progress: Listener = ignore,
 ) -> MaskedFile:
-    """Mask every value of a file, or of some columns; all else stays as it is.
+    """Mask every value of a file, or of some columns; all other values stay as they are.
 
     Args:
         input: csv, tsv, jsonl, json, parquet, xlsx, or one text a line.
@@ -64,7 +64,7 @@ def mask_file(
 
     Raises:
         DataError: the input can't be read.
-        BadRequest: there is no such column or kind, or the key can't be used.
+        BadRequest: there is no such column or kind, a column's name holds personal data, or the key can't be used.
         Conflict: the output is the input.
     """
     from luban.data.mask import Masker, Tokens
@@ -90,6 +90,11 @@ def mask_file(
                 on_progress(Progress("mask", "masking", done=work.n_rows, total=0))
             if source.faults.total:
                 raise source.faults.error()
+            if reverse and work.counts["not of this key"] and not work.counts["turned back"]:
+                n = work.counts["not of this key"]
+                raise BadRequest(
+                    f"none of {input}'s {n} tokens is of this key", hint="name the key that they were made with"
+                )
     except BaseException:
         output.with_name(f"{output.name}.part").unlink(missing_ok=True)
         raise
@@ -139,6 +144,8 @@ class _Work:
         }
         if missing := sorted(self._columns - set(columns)):
             raise BadRequest(f"there is no column {missing[0]!r}", hint=did_you_mean(missing[0], columns))
+        if not self.n_rows:
+            self._check_names(columns)
         before = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         after = [
             {name: self._value(name, value) if self._is_meant(name) else value for name, value in row.items()}
@@ -147,6 +154,21 @@ class _Work:
         self.n_rows += len(before)
         self.n_changed += sum(one != other for one, other in zip(before, after, strict=True))
         return after
+
+    def _check_names(self, columns: Iterable[str]) -> None:
+        """Refuse a file whose first line is a row of data: names of columns are written as they are.
+
+        Raises:
+            BadRequest: a name holds personal data; the message does not repeat it.
+        """
+        from luban.data.mask import Masker
+
+        for number, name in enumerate(columns, 1):
+            if isinstance(self._how, Masker) and (found := self._how.mask(name).found):
+                raise BadRequest(
+                    f"the name of column {number} holds personal data: {found[0].kind}",
+                    hint="put a line with the columns' names first, or give the column another name",
+                )
 
     def _is_meant(self, name: str) -> bool:
         return not self._columns or name in self._columns

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from luban.evaluate.remarks import remarks
 from luban.evaluate.score import report
 from luban.project.schema import EvaluateSection
 from luban.records import LabelScores, Prediction, Report, Span
@@ -76,6 +77,18 @@ def test_held_back_rows_lower_coverage_and_stand_in_the_matrix(rows: dict[str, A
     found = made(rows, predictions=predictions)
     assert found.scores["coverage"].value == pytest.approx(0.9)
     assert sum(row[-1] for row in found.details["confusion"]["matrix"]) == 30
+
+
+def test_a_model_that_holds_back_is_compared_as_if_it_did_not(rows: dict[str, Any]) -> None:
+    predictions = [
+        Prediction((), answer.scores) if number < 30 else answer for number, answer in enumerate(rows["predictions"])
+    ]
+    whole, held = made(rows), made(rows, predictions=predictions)
+    assert held.scores["accuracy"].value < whole.scores["accuracy"].value
+    assert held.details["gains"] == whole.details["gains"] and whole.details["unheld"] is None
+    assert held.details["unheld"] == whole.scores["accuracy"].to_json()
+    found = dict(remarks(held))
+    assert found["held_back"]["unheld"] == whole.scores["accuracy"].value and "held_back" not in dict(remarks(whole))
 
 
 def test_risk_falls_as_fewer_answers_are_given(rows: dict[str, Any]) -> None:

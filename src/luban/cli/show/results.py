@@ -133,6 +133,9 @@ def report(found: Report, console: Console, *, written: bool = True) -> Renderab
     measured = f"measured on {words.count(n_rows)} rows"
     if found.task == "tag":
         measured += f" with {words.count(counted)} entities"
+    if "coverage" in found.scores:
+        held, right = 1 - found.scores["coverage"].value, found.scores["selective_accuracy"].value
+        measured += f"; {held:.1%} held back as too unsure count as wrong, {right:.1%} of the others are right"
     more = len(found.scores) - len(shown)
     if more > 0:
         measured += f"; the report has {more} more" if written else f"; `-o DIR` writes a report with {more} more"
