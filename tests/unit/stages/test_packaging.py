@@ -67,5 +67,5 @@ def test_no_bundle_and_no_such_kind_are_told(it: Made, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NotFound, match="has made a bundle"):
         package("onnx", tmp_path / "it")
-    with pytest.raises(UnknownPlugin, match="known: onnx, openvino, sagemaker, tensorflow"):
+    with pytest.raises(UnknownPlugin, match="known: docker, kserve, mlflow, onnx, openvino, sagemaker, tensorflow"):
         package("paddle", tmp_path / "it", bundle=it.folder)
