@@ -183,8 +183,7 @@ class Lane:
         waiting: list[_Job] = []
         for job in self.waiting:
             if not job.future.done():
-                alone = self.pace.seconds(job.cost)
-                (waiting if now + min(alone, _SAFETY * alone) <= job.deadline else late).append(job)
+                (waiting if now + self.pace.seconds(job.cost) <= job.deadline else late).append(job)
         if not waiting:
             self.waiting = []
             return [], late
