@@ -26,9 +26,10 @@ import random
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,16 +194,28 @@ class Worker:
 
 
 def python_of(method: str) -> Path:
-    """Return the Python of a peer's own environment, made and filled where it is not there yet."""
+    """Return the Python of a peer's own environment, or this one's where it needs no package."""
     home = HOMES.get(method, method)
     packages = PACKAGES.get(home, ())
-    if not packages:
-        return Path(sys.executable)
+    return own_python(home, packages) if packages else Path(sys.executable)
+
+
+def own_python(home: str, packages: Sequence[str], *, shared: bool = False) -> Path:
+    """Return the Python of an environment below `~/.cache/luban/bench`, made and filled where it is not there yet.
+
+    Args:
+        home: its name.
+        packages: what pip installs.
+        shared: what is not installed there, such as torch, is that of the running environment.
+    """
     folder = Path("~/.cache/luban/bench").expanduser() / home
     python, ready = folder / "bin" / "python", folder / "ready.json"
     if not ready.exists() or json.loads(ready.read_text()) != list(packages):
         print(f"installing {', '.join(packages)} into {folder} ...", flush=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        if shared:
+            own = next(folder.glob("lib/python*/site-packages"))
+            (own / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
         subprocess.run(install, check=True)
         ready.write_text(json.dumps(list(packages)))

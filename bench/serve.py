@@ -28,7 +28,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -36,7 +35,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from predict import made_up, make_models
+from predict import made_up, make_models, own_python
 
 SERVERS = Path(__file__).parent / "servers"
 LOADS = (1, 16, 64)
@@ -297,22 +296,8 @@ def classifier(base: str, bundle: Path, folder: Path) -> None:
 
 
 def python_of(peer: str) -> Path:
-    """Return the Python of a peer's own environment, made and filled where it is not there yet.
-
-    What all sides share, such as torch and ONNX Runtime, is that of this environment: the same versions for all.
-    """
-    packages = list(PEERS[peer][2])
-    folder = Path("~/.cache/luban/bench").expanduser() / f"serve-{peer}"
-    python, ready = folder / "bin" / "python", folder / "ready.json"
-    if not ready.exists() or json.loads(ready.read_text()) != packages:
-        print(f"installing {', '.join(packages)} into {folder} ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        own = next(folder.glob("lib/python*/site-packages"))
-        (own / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
-        subprocess.run(install, check=True)
-        ready.write_text(json.dumps(packages))
-    return python
+    """Return the Python of a peer's own environment; torch, transformers and ONNX Runtime are the same for all."""
+    return own_python(f"serve-{peer}", PEERS[peer][2], shared=True)
 
 
 def free_port() -> int:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from luban.cli.main import main
 from luban.errors import Unauthenticated
 from luban.serve.keyring import Keyring
 from luban.store.database import open_database
@@ -21,17 +20,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.delenv("LUBAN_REGISTRY", raising=False)
     return tmp_path
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: str, exit_code: int = 0) -> str:
-        found = main(arguments)
-        out, err = capsys.readouterr()
-        assert found == exit_code, out + err
-        return out + err
-
-    return run
 
 
 def as_json(text: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import registries
 from unit.bundle.made import Made, made
 
 import luban
-from luban.cli.main import main
 from luban.errors import NotFound
 from luban.stages import registering
 
@@ -31,17 +30,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             tmp_path / f"b{number}", seed=number, wrong=wrong, gates={"accuracy": 0.9} if wrong < 0.1 else {}
         )
     return tmp_path
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: str, exit_code: int = 0) -> str:
-        found = main(arguments)
-        out, err = capsys.readouterr()
-        assert found == exit_code, out + err
-        return out + err
-
-    return run
 
 
 def as_json(text: str) -> dict[str, Any]:

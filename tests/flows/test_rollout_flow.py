@@ -14,7 +14,6 @@ import serving
 from serving import served
 from unit.bundle.made import WORDS, Made, made
 
-from luban.cli.main import main
 from luban.registry import trials
 from luban.registry.store import open_registry
 from luban.stages import registering
@@ -37,17 +36,6 @@ def registry(classify: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         registering.register(folder, name="bank", registry=place, measure=False, stated=stated, who="test")
     registering.promote("bank@1", registry=place, force=True, why="a test", who="test")
     return place
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: str, exit_code: int = 0) -> str:
-        found = main(arguments)
-        out, err = capsys.readouterr()
-        assert found == exit_code, out + err
-        return out + err
-
-    return run
 
 
 def some(n: int, start: int = 0) -> Any:
