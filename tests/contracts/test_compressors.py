@@ -30,14 +30,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "magnitude": {"sparsity": 0.5, **BRIEF},
     "factorise": {"embeddings": 8, "feed_forward": 8, **BRIEF},
     "distil": {"epochs": 0.5, "hidden": 1.0, "attention": 1.0},
+    "window": {"tokens": 5, **BRIEF},
     "early-exit": {"after": 1, "max_disagreement": 1.0, **BRIEF},
 }
 KINDS = ("classify", "chunk", "multi-label", "tag", "crf")
-EVERY_KIND, ONE_LABEL = ("distil", "vocabulary"), ("early-exit",)
-"""Methods that are tried on tasks of every kind, and those for which a text has one label."""
+EVERY_KIND, ONE_LABEL, WHOLE_TEXTS = ("distil", "vocabulary"), ("early-exit",), ("window",)
+"""Methods that are tried on tasks of every kind, those for which a text has one label, and those for which it has
+answers as a whole."""
 
 
 def kinds(name: str) -> tuple[str, ...]:
+    if name in WHOLE_TEXTS:
+        return ("classify", "chunk", "multi-label")
     return KINDS if name in EVERY_KIND else ("classify", "chunk") if name in ONE_LABEL else ("classify", "tag")
 
 

@@ -2,7 +2,7 @@
 
 A method is one step of a plan, in one file of `methods/`; steps compose, and go from the model to its graph:
 
-    vocabulary -> layers -> early-exit -> prune -> factorise -> distil  |  quantise
+    vocabulary -> window -> layers -> early-exit -> prune -> factorise -> distil  |  quantise
     steps on the torch model, which can be trained again  |  steps on the exported graph
 
 Legend: W windows, T tokens, K outputs.

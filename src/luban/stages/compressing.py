@@ -16,7 +16,7 @@ from luban.bundle.engine import Engine
 from luban.bundle.runtimes import shares_base
 from luban.compress import Candidate, Material, as_json, told
 from luban.compress.build import Workshop
-from luban.compress.ladder import Shape, ladder
+from luban.compress.ladder import Shape, ladder, windows
 from luban.compress.search import Budget, Point, Scales, choose, frontier, search, shown
 from luban.errors import BelowGate, Problem, ProjectError
 from luban.evaluate import score
@@ -107,7 +107,7 @@ def compress(
         own = bool(settings.plan) and not searches
         if own:
             run.tell("compress", "the project's own plan; `compress.plan=[]` searches for one")
-        plans = [settings.plan] if own else ladder(work.shape)
+        plans = [settings.plan] if own else ladder(work.shape())
         points = []
         for point in search(
             work.workshop, work.scales, plans, lose=float("inf") if only_frontier else budget.lose,
@@ -157,8 +157,13 @@ class _Work:
         self.scales = Scales(
             self.workshop.build(()), self.measure, opened, task.inputs(validation), task.gold(validation)
         )
-        layers = read_json(source / "body.json").get("num_hidden_layers", 0)
-        self.shape = Shape(n_layers=int(layers))
+
+    def shape(self) -> Shape:
+        """Return what decides which plans make sense."""
+        task = self.ready.task
+        layers = read_json(self.run.folder / CHECKPOINT / "body.json").get("num_hidden_layers", 0)
+        lengths = task.encode(self.material.train, self.material.teacher.processor).lengths
+        return Shape(n_layers=int(layers), windows=() if task.per_token else windows(lengths))
 
     def judge(self, chosen: Point, budget: Budget) -> tuple[Difference, Bundle]:
         """Judge the chosen plan on the test rows, beside the uncompressed bundle, and seal it.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
-from luban.compress.ladder import Shape, ladder
+from luban.compress.ladder import Shape, ladder, windows
 from luban.compress.search import Budget, Point, choose, deeper, frontier
 from luban.errors import BelowGate
 from luban.metrics.interval import Difference
@@ -90,6 +91,16 @@ def test_the_ladder_begins_with_what_is_only_converted_and_has_no_plan_twice() -
 def test_a_model_of_one_layer_loses_none_and_one_without_words_no_vocabulary() -> None:
     kinds = {step.kind for plan in ladder(Shape(n_layers=1, has_vocabulary=False)) for step in plan}
     assert kinds == {"quantise", "prune"}
+
+
+def test_shorter_windows_are_tried_where_texts_are_long() -> None:
+    long, short = np.array([512] * 60 + [40] * 40), np.array([512] + [12] * 999)
+    assert windows(long) == (256, 128)
+    assert windows(short) == windows(np.zeros(0, np.int64)) == ()
+    plans = ladder(Shape(n_layers=6, windows=windows(long)))
+    tried = [step.options["tokens"] for plan in plans for step in plan if step.kind == "window"]
+    assert tried == [256, 256, 128, 128]
+    assert not [step for plan in ladder(Shape(n_layers=6)) for step in plan if step.kind == "window"]
 
 
 def test_nothing_is_over_an_empty_budget() -> None:
