@@ -108,6 +108,26 @@ def test_five_thousand_rows_are_answered_alike_in_evaluation_in_a_file_and_from_
     assert len({answer.label for answer in answers}) == 2
 
 
+def test_rows_without_labels_are_learnt_from_but_for_those_that_are_judged(finished: Path) -> None:
+    """The layer that stays learns from them; what stands among the test rows does not come in by this door."""
+    tested = [json.loads(line)["text"] for line in (finished / "rows.jsonl").read_text("utf-8").splitlines()]
+    texts = [f"cold and kind {number}" for number in range(40)]
+    (finished / "more.txt").write_text("\n".join([*texts, *tested]) + "\n", "utf-8")
+    plan = "compress.plan=[{kind: layers, keep: 1, recover_epochs: 1}]"
+    told: list[str] = []
+    made = compress(
+        load(finished / "luban.yaml", [plan, "compress.lose_at_most=0.9", "compress.unlabelled=more.txt"]),
+        on_progress=lambda progress: told.append(progress.message),
+    )
+    assert made.chosen is not None
+    n_tested = len(read_json(finished / "runs/small/bundle/answers.json")["gold"])
+    learnt = made.chosen.facts["layers"]["recovery"]["unlabelled"]
+    assert len(texts) < learnt < len(texts) + len(tested) - n_tested
+    assert any(f"{learnt} rows without labels" in message and "left out" in message for message in told)
+    with pytest.raises(ProjectError, match=r"more\.csv"):
+        compress(load(finished / "luban.yaml", [plan, "compress.unlabelled=more.csv"]))
+
+
 def test_a_plan_in_the_project_file_is_done_as_it_stands(finished: Path) -> None:
     project = load(finished / "luban.yaml", ["compress.plan=[{kind: quantise}]", "compress.lose_at_most=0.2"])
     made = compress(project)

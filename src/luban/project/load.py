@@ -18,7 +18,9 @@ from luban.project.schema import Plugin, Project
 
 FILE = "luban.yaml"
 DATA_ROOTS = "LUBAN_DATA_ROOTS"
-_DATA_PATHS = ("train", "validation", "test")
+_PARTS = ("train", "validation", "test")
+_UNLABELLED = "compress.unlabelled"
+_DATA_PATHS = (*(f"data.{part}" for part in _PARTS), _UNLABELLED)
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,31 @@ class Loaded:
         Raises:
             ProjectError: one of them is not there; all that are missing are listed, with the nearest names.
         """
-        named = {name: getattr(self.project.data, name) for name in _DATA_PATHS}
-        files = {name: self.path(written) for name, written in named.items() if written is not None}
-        problems = []
-        for name, path in files.items():
+        return self._files({part: (f"data.{part}", getattr(self.project.data, part)) for part in _PARTS})
+
+    def unlabelled_file(self) -> Path | None:
+        """Return the file of `compress.unlabelled`, if it is set.
+
+        Raises:
+            ProjectError: it is not there.
+        """
+        return self._files({"": (_UNLABELLED, self.project.compress.unlabelled)}).get("")
+
+    def _files(self, named: Mapping[str, tuple[str, str | None]]) -> dict[str, Path]:
+        """Return name -> file for each (setting, what is written there) that is set; raise where one is not there."""
+        files, problems = {}, []
+        for name, (place, written) in named.items():
+            if written is None:
+                continue
+            path = files[name] = self.path(written)
             if not path.exists():
                 siblings = (
                     sorted(item.name for item in path.parent.iterdir() if item.name[:1] != ".")
                     if path.parent.is_dir()
                     else []
                 )
-                place = f"data.{name}"
                 hint = did_you_mean(path.name, siblings[:40]) or f"nothing is in {path.parent}"
-                got, wanted = tree.shown(named[name]), "a file or folder that is there"
+                got, wanted = tree.shown(written), "a file or folder that is there"
                 problems.append(Problem(place, got, wanted, self.lines.get(place), hint))
         if problems:
             raise ProjectError(problems, source=self.source)
@@ -196,7 +210,7 @@ def _paths(settings: tree.Tree, root: Path) -> list[Problem]:
     roots = [root, *(Path(os.path.realpath(folder)) for folder in allowed)]
     problems = []
     for name in _DATA_PATHS:
-        path = ("data", name)
+        path = tuple(name.split("."))
         written = settings.get(path)
         if not isinstance(written, str):
             continue

@@ -202,6 +202,9 @@ class CompressSection:
     """How much of the task's main score may be lost against the uncompressed model, on validation rows."""
     minutes: Positive = 60.0
     """Time in which plans are tried, cheap ones first; a plan that was begun is finished."""
+    unlabelled: str | None = None
+    """Path of texts like those that the model will meet, labels not needed: steps that train learn the uncompressed
+    model's answers to them, too. Those that repeat validation or test rows are left out."""
     plan: tuple[Annotated[Plugin, Room("luban.compress.methods")], ...] = ()
     """Steps, in order; empty before a search has chosen them."""
 

@@ -35,6 +35,7 @@ from luban.stages.flow import Ready, finished
 from luban.stages.parts import is_multi_label, measure_of, task_json
 from luban.stages.places import BUNDLE, CHECKPOINT, COMPRESS, COMPRESSED, DATA
 from luban.stages.record import Run, code_digest, digest_of
+from luban.stages.unlabelled import unlabelled_rows
 from luban.tasks import make_head
 
 
@@ -139,15 +140,17 @@ class _Work:
         task = ready.task
         self.measure = measure_of(run.loaded, task)
         settings = lock.resolved(project)
+        unlabelled = unlabelled_rows(run, ready)
         key = digest_json({
             "checkpoint": digest_of(source), "data": digest_of(run.folder / DATA),
+            **({"unlabelled": digest_json(unlabelled)} if unlabelled else {}),
             "code": code_digest("compress", "bundle", "models", "tasks", "train", "objectives"),
             "train": settings["train"],
         })  # fmt: skip
         self.material = Material(
             task=task, train=ready.splits.train.table, validation=ready.splits.validation.table,
             settings=project.train, folder=self.folder / "states", teacher=_teacher(source),
-            on_progress=run.on_progress,
+            unlabelled=unlabelled, on_progress=run.on_progress,
         )  # fmt: skip
         self.workshop = Workshop(
             self.folder, source, self.material, key=key, max_difference=project.export.max_difference

@@ -118,6 +118,17 @@ class TestFiles:
         (tmp_path / "train.csv").touch()
         (tmp_path / "test.csv").touch()
         assert loaded.data_files() == {"train": tmp_path / "train.csv", "test": tmp_path / "test.csv"}
+        assert loaded.unlabelled_file() is None
+
+    def test_rows_without_labels_are_found_and_stay_under_the_project(self, tmp_path: Path) -> None:
+        (tmp_path / "more.txt").touch()
+        named = SMALL + "compress: {unlabelled: more.txt}\n"
+        assert read(named, root=tmp_path).unlabelled_file() == tmp_path / "more.txt"
+        with pytest.raises(ProjectError, match=r"compress.unlabelled.*did you mean 'more.txt'") as caught:
+            read(named.replace("more.txt", "mor.txt"), root=tmp_path).unlabelled_file()
+        assert len(caught.value.problems) == 1
+        with pytest.raises(ProjectError, match=r"compress.unlabelled.*a path under the project"):
+            read(named.replace("more.txt", "../more.txt"), root=tmp_path)
 
 
 EVERYTHING_WRONG = """\
