@@ -137,6 +137,54 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a text, and how much it moved an answer."""
+
+    start: int
+    """First character, counted from 0 in code points of the text as it was given."""
+    end: int
+    """One past the last character."""
+    text: str
+    weight: float
+    """Log-odds (nats) that it adds to the answer, less than 0 where it speaks against: 0.7 doubles the odds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What one label, or one entity, was given for."""
+
+    label: str
+    score: float
+    """Probability of the label; of an entity, as `Span.score`."""
+    log_odds: float
+    """Natural logarithm of the odds of the label in the whole text; of an entity, the mean over its units."""
+    rest: float | None
+    """The same of a text of which nothing is left; with the weights it makes `log_odds`. None for an entity."""
+    parts: tuple[Part, ...]
+    """In the order of the text: words, or where the text is long also stretches of them, none over another."""
+    span: Span | None = None
+    """The entity, whose own words are always there."""
+
+    @property
+    def strongest(self) -> tuple[Part, ...]:
+        """The parts, those first that moved the answer most, for or against."""
+        return tuple(sorted(self.parts, key=lambda part: -abs(part.weight)))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a model gave its answer to a text."""
+
+    text: str
+    method: str
+    """`shapley`: the weights share the whole of the answer; `left-out`: each is what changes without its part alone."""
+    n_rows: int
+    """Texts that were answered for it."""
+    reasons: tuple[Reason, ...]
+    """One a label that was given or asked for, the likeliest first; one an entity, in the order of the text."""
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """How logits become answers, chosen on validation rows and never on test rows."""
 

@@ -30,7 +30,7 @@ from luban.bundle.reference import reference
 from luban.errors import BadRequest
 from luban.models.processor import Processor
 from luban.models.windows import pad, token_places
-from luban.records import Calibration, Encoded, Prediction
+from luban.records import Calibration, Encoded, Explanation, Prediction
 
 if TYPE_CHECKING:
     from luban.bundle.runtimes import Runner
@@ -214,6 +214,25 @@ class Engine:
     def _decoded(self, ran: Future[tuple[list[Any], Encoded, np.ndarray]]) -> list[Prediction]:
         rows, encoded, logits = ran.result()
         return self.task.decode(logits, encoded, rows, self.calibration, self.facts) if rows else []
+
+    def explain(self, text: str, label: str | None = None, *, rows: int = 256) -> Explanation:
+        """Return why a text gets its answer: what each of its words adds to it; see `luban.bundle.explain`.
+
+        Args:
+            text: one text; for tagging, too, as a text and not as tokens.
+            label: explain this one, given or not; without it every label, or entity, that the text gets, and where it
+                gets none the likeliest label.
+            rows: shortened texts that are answered for it, at most: the more, the finer, and the longer it takes.
+
+        Returns:
+            One reason a label or entity, with a weight in nats for each word or stretch of words.
+
+        Raises:
+            BadRequest: this can't be explained: no text, no such label, a task of another kind.
+        """
+        from luban.bundle import explain
+
+        return explain.explain(self, text, label, rows)
 
     def reference(self, rows: Sequence[Any]) -> dict[str, Any]:
         """Return what later rows are compared with to see drift: see `luban.bundle.reference`."""

@@ -101,6 +101,11 @@ class Vocabulary:
         found = self._whole_tokenizer().encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in found]
 
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Return (start, end) of each token of a text, in code points."""
+        found: list[tuple[int, int]] = self._whole_tokenizer().encode(text, add_special_tokens=False).offsets
+        return found
+
     def units(self, rows: Sequence[list[str]]) -> list[tuple[list[int], list[int | None]]]:
         """Return for each row of units the ids of its tokens, and which unit each is of."""
         if (partial := self._partial_for(sum(len(unit) for row in rows for unit in row))) is not None:

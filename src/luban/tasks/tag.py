@@ -219,6 +219,22 @@ class Tag:
             for spans in self._spans(tags, probabilities, offsets, rows)
         ]
 
+    def probabilities(
+        self, logits: np.ndarray, encoded: Encoded, calibration: Calibration, facts: Mapping[str, Any]
+    ) -> list[np.ndarray]:
+        """Return for each row the calibrated probability of every tag of its units, (units, K)."""
+        scores, offsets = _by_unit(logits, encoded)
+        if "transitions" in facts:
+            steps = np.asarray(facts["transitions"], np.float64) / calibration.temperature
+            found = chain.marginals(scores / calibration.temperature, offsets, steps)
+        else:
+            found = calibration_metrics.softmax(scores, calibration.temperature)
+        return np.split(found, offsets[1:-1])
+
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Return (start, end) of each unit of a text, in code points."""
+        return self._split(text)
+
     def _answer(
         self, scores: np.ndarray, offsets: np.ndarray, temperature: float, facts: Mapping[str, Any]
     ) -> tuple[np.ndarray, np.ndarray]:
