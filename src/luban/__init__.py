@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         UnsupportedMedia,
     )
     from luban.project.load import load as open_project
-    from luban.records import Finding, Prediction, Progress, Report, Score, Span, Step
+    from luban.records import Explanation, Finding, Prediction, Progress, Report, Score, Span, Step
     from luban.stages.beginning import init
     from luban.stages.flow import check, export, run
     from luban.stages.packaging import package
@@ -91,7 +91,7 @@ _HOMES = {
         "UnknownPlugin",
         "UnsupportedMedia",
     ),
-    "luban.records": ("Finding", "Prediction", "Progress", "Report", "Score", "Span", "Step"),
+    "luban.records": ("Explanation", "Finding", "Prediction", "Progress", "Report", "Score", "Span", "Step"),
     "luban.stages.beginning": ("init",),
     "luban.stages.packaging": ("package",),
     "luban.stages.predicting": ("predict_file",),
@@ -112,6 +112,7 @@ __all__ = [
     "DeadlineExceeded",
     "Diverged",
     "Engine",
+    "Explanation",
     "Finding",
     "Forbidden",
     "GateError",

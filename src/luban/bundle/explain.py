@@ -280,6 +280,5 @@ def _log_odds(shares: np.ndarray, *, apart: bool) -> np.ndarray:
 
 def _weighed(text: str, parts: Sequence[Place], weights: np.ndarray) -> tuple[Part, ...]:
     return tuple(
-        Part(start, end, text[start:end], weight)
-        for (start, end), weight in zip(parts, weights.tolist(), strict=True)
+        Part(start, end, text[start:end], weight) for (start, end), weight in zip(parts, weights.tolist(), strict=True)
     )

@@ -52,7 +52,9 @@ def company(n_parts: int, n_rows: int, seed: int = 0) -> tuple[np.ndarray, np.nd
     return found, np.array(weights)
 
 
-def share(masks: np.ndarray, weights: np.ndarray, values: np.ndarray, empty: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def share(
+    masks: np.ndarray, weights: np.ndarray, values: np.ndarray, empty: np.ndarray, whole: np.ndarray
+) -> np.ndarray:
     """Return what each part adds, (P, V); together the difference between `whole` (V,) and `empty` (V,).
 
     Args:

@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "Run up to the exported graph, proven to answer as the checkpoint.",
     "compress": "Make the model smaller and faster, to a budget of cost and loss.",
     "predict": "Answer texts through a bundle.",
+    "explain": "Tell what each word of a text adds to its answer.",
     "mask": "Write a file without personal data, to be shared.",
     "serve": "Answer over HTTP, with one version or many.",
     "dashboard": "Write what a server is watched with: Grafana, Prometheus, alerts.",

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from luban.client import calls, transport
-from luban.client.calls import Answer, Call, Row, Send, ServedModel, Terms
+from luban.client.calls import Answer, Call, Explained, Row, Send, ServedModel, Terms
 from luban.records import Prediction
 
 T = TypeVar("T")
@@ -46,6 +46,10 @@ class AsyncClient:
         finally:
             for task in running:
                 task.cancel()
+
+    async def explain(self, model: str, text: str, label: str | None = None, *, rows: int | None = None) -> Explained:
+        """Tell why a text gets its answer; see `Client.explain`."""
+        return await self._run(calls.explain(self._terms, model, text, label=label, rows=rows))
 
     async def models(self) -> tuple[ServedModel, ...]:
         """List the models that this key may use."""

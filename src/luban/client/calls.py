@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from luban import errors
-from luban.records import Prediction, Span
+from luban.records import Explanation, Part, Prediction, Reason, Span
 
 ROWS = 32
 """Rows of a request: what a server takes at once."""
@@ -49,6 +49,18 @@ class Answer(Sequence[Prediction]):
 
     def __len__(self) -> int:
         return len(self.predictions)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Why one version gives its answer to a text."""
+
+    model: str
+    version: int | None
+    """Number of the version in the registry; None for a folder."""
+    digest: str
+    """SHA-256 of the bundle."""
+    explanation: Explanation
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +148,18 @@ def predict(terms: Terms, model: str, rows: Sequence[Row], *, scores: bool) -> C
     body = json.dumps({"texts": _checked(rows), "scores": scores}).encode()
     found = yield from _asked(terms, "POST", f"/v1/models/{quote(model, safe='')}/predict", body)
     return Answer(found["model"], found["version"], found["digest"], tuple(map(_prediction, found["predictions"])))
+
+
+def explain(terms: Terms, model: str, text: str, *, label: str | None, rows: int | None) -> Call[Explained]:
+    """Tell why a text gets its answer.
+
+    Raises:
+        LubanError: what the server says.
+    """
+    asked = {"text": text, **({} if label is None else {"label": label}), **({} if rows is None else {"rows": rows})}
+    found = yield from _asked(terms, "POST", f"/v1/models/{quote(model, safe='')}/explain", json.dumps(asked).encode())
+    told = Explanation(text, found["method"], found["rows"], tuple(map(_reason, found["reasons"])))
+    return Explained(found["model"], found["version"], found["digest"], told)
 
 
 def models(terms: Terms) -> Call[tuple[ServedModel, ...]]:
@@ -256,6 +280,12 @@ def _prediction(given: Mapping[str, Any]) -> Prediction:
         return Prediction(spans=tuple(Span(**span) for span in given["spans"]))
     labels = tuple(given["labels"]) if "labels" in given else (() if given["label"] is None else (given["label"],))
     return Prediction(labels=labels, scores=given.get("scores") or ({labels[0]: given["score"]} if labels else {}))
+
+
+def _reason(given: Mapping[str, Any]) -> Reason:
+    span = Span(**given["span"]) if "span" in given else None
+    parts = tuple(Part(**part) for part in given["parts"])
+    return Reason(given["label"], given["score"], given["log_odds"], given["rest"], parts, span)
 
 
 def _model(given: Mapping[str, Any]) -> ServedModel:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from luban.client import calls, transport
-from luban.client.calls import Answer, Call, Row, Send, ServedModel, Terms
+from luban.client.calls import Answer, Call, Explained, Row, Send, ServedModel, Terms
 from luban.records import Prediction
 
 T = TypeVar("T")
@@ -79,6 +79,20 @@ class Client:
             finally:
                 for future in running:
                     future.cancel()
+
+    def explain(self, model: str, text: str, label: str | None = None, *, rows: int | None = None) -> Explained:
+        """Tell why a text gets its answer; see `Engine.explain`.
+
+        Args:
+            model: its name on the server.
+            text: one text.
+            label: explain this one, given or not; without it every label, or entity, that the text gets.
+            rows: shortened texts that are answered for it, at most; without it the server's own number.
+
+        Raises:
+            LubanError: as `predict`.
+        """
+        return self._run(calls.explain(self._terms, model, text, label=label, rows=rows))
 
     def models(self) -> tuple[ServedModel, ...]:
         """List the models that this key may use."""

@@ -166,7 +166,7 @@ class Application:
             return Response(_streamed(place, response.body), response.status, response.kind, response.headers)
         if not route.asks_model:
             return await route.answer(request)
-        with self._places.one():
+        with self._places.explanation() if route.explains else self._places.one():
             watch = _Watch(request)
             try:
                 return await route.answer(request)

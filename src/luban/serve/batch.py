@@ -3,7 +3,8 @@
 Nobody waits for company. A batch is what had queued up while the last one ran; where the engine is free, a request
 runs at once. From what waits, the oldest request is taken, and those nearest to it in length with it, as long as the
 batch costs no more than a pass of the engine does and all will be done before their deadlines by the pace that was
-measured. Which model runs next is decided by the oldest request too.
+measured. Which model runs next is decided by the oldest request too; a lane that is in no hurry comes when the others
+have nothing to do, or when it has waited for long, and then with small batches.
 
 Threads take batches; the event loop only queues them and hands out answers. Tokenising is the threads' work: the
 tokeniser lets go of the interpreter, and a batch is tokenised in less time than its rows one by one.
@@ -36,6 +37,10 @@ rate is that of the engine alone, and what is in a batch waits for its end."""
 _ASCII_CHARACTERS = 4.0
 """Characters of a token, in ASCII and outside, to begin with; a lane learns what is true of its texts."""
 _SPECIAL_TOKENS = 2
+_PATIENCE_S = 0.25
+"""Seconds by which a request in a hurry may be younger than one in none, and still go first: both go on under any load."""
+_PATIENT_TOKENS = 128
+"""Tokens of a batch in no hurry, at most: so long a request in a hurry may find all threads taken."""
 _SAFETY = 1.25
 """How much longer than predicted a batch may take before it breaks a deadline."""
 _log = logging.getLogger(__name__)
@@ -108,10 +113,13 @@ class Answering(Protocol):
 class Lane:
     """One engine's queue. It is gone when nobody holds it."""
 
-    def __init__(self, batcher: Batcher, engine: Answering, name: str) -> None:
+    def __init__(self, batcher: Batcher, engine: Answering, name: str, *, patient: bool = False) -> None:
         self._batcher = batcher
         self.engine = engine
         self.name = name
+        self.patient = patient
+        self.batch_tokens = min(batcher.batch_tokens, _PATIENT_TOKENS) if patient else batcher.batch_tokens
+        self._patience_s = _PATIENCE_S if patient else 0.0
         self.pace = Pace()
         self.waiting: list[_Job] = []
         """The oldest first; under the batcher's lock."""
@@ -177,6 +185,19 @@ class Lane:
         tokens = int(found * self._ratio) + _SPECIAL_TOKENS
         return min(tokens, self._window) if self._cuts else tokens
 
+    def cut(self, rows: Sequence[Any]) -> list[list[Any]]:
+        """Return rows in lists, in their order, each of which is about a batch."""
+        lists: list[list[Any]] = []
+        room = 0
+        for row in rows:
+            tokens = self._tokens(row)
+            if tokens > room or not lists:
+                lists.append([])
+                room = self.batch_tokens
+            lists[-1].append(row)
+            room -= tokens
+        return lists
+
     def take(self, now: float) -> tuple[list[_Job], list[_Job]]:
         """Take what runs next off the queue, and what is too late for its deadline; under the batcher's lock."""
         late: list[_Job] = []
@@ -195,7 +216,7 @@ class Lane:
             stay: list[_Job] = []
             for job in left:
                 both, due = cost + job.cost, min(first_deadline, job.deadline)
-                if both <= self._batcher.batch_tokens and now + _SAFETY * self.pace.seconds(both) <= due:
+                if both <= self.batch_tokens and now + _SAFETY * self.pace.seconds(both) <= due:
                     batch.append(job)
                     cost, first_deadline = both, due
                 else:
@@ -204,6 +225,11 @@ class Lane:
             left = stay
         self.waiting = left
         return batch, late
+
+    @property
+    def turn(self) -> float:
+        """When it is its turn, by `time.monotonic`: the lane that is earliest goes first; under the batcher's lock."""
+        return self.waiting[0].since + self._patience_s
 
     def learn(self, estimated: int, actual: int, seconds: float) -> None:
         """Learn from a batch that ran; under the batcher's lock."""
@@ -214,7 +240,7 @@ class Lane:
     def wait_s(self, runners: int) -> float:
         """Return how long what waits and runs will take; under the batcher's lock."""
         ahead = sum(job.cost for job in self.waiting) + self.running_tokens
-        passes = -(-ahead // self._batcher.batch_tokens)
+        passes = -(-ahead // self.batch_tokens)
         return (passes * self.pace.begin_s + ahead * self.pace.token_s) / runners if ahead else 0.0
 
 
@@ -254,9 +280,9 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    def lane(self, engine: Answering, name: str) -> Lane:
-        """Return a queue for an engine; `name` is for messages."""
-        return Lane(self, engine, name)
+    def lane(self, engine: Answering, name: str, *, patient: bool = False) -> Lane:
+        """Return a queue for an engine; `name` is for messages. What is patient lets all else go first."""
+        return Lane(self, engine, name, patient=patient)
 
     @property
     def n_waiting(self) -> int:
@@ -274,7 +300,8 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Unavailable("the server is about to stop", hint="ask another one")
-            wait_s = sum(one.wait_s(self.runners) for one in self._lanes) if self._lanes else 0.0
+            before = [one for one in self._lanes if lane.patient or not one.patient]
+            wait_s = sum(one.wait_s(self.runners) for one in before) if before else 0.0
             if wait_s and now + wait_s + lane.pace.seconds(job.cost) > job.deadline:
                 raise Overloaded(
                     f"{lane.name}: {wait_s:.1f} s of work wait already", retry_after_s=wait_s, hint="ask again later"
@@ -300,7 +327,7 @@ class Batcher:
                     if self._closed:
                         return
                     self._changed.wait()
-                lane = min(ready, key=lambda lane: lane.waiting[0].since)
+                lane = min(ready, key=lambda lane: lane.turn)
                 now = time.monotonic()
                 batch, late = lane.take(now)
                 tokens = sum(job.cost for job in batch)

@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luban.bundle.embedding import Embedder
+from luban.bundle.explain import Scorer
 from luban.errors import CorruptBundle, DeadlineExceeded, LubanError, NotFound, Overloaded, Unavailable, did_you_mean
+from luban.serve import explaining
 from luban.serve.batch import Answered, Batcher, Lane
 from luban.serve.sources import Found, Source
 from luban.serve.telemetry import Telemetry, event
 
 if TYPE_CHECKING:
     from luban.bundle.engine import Engine
+    from luban.records import Explanation
     from luban.serve.rollout import Trial
 
 _AGAIN_S = 30.0
@@ -41,6 +44,8 @@ class Served:
     found: Found
     engine: Engine
     lane: Lane
+    scored: Lane
+    """Answers the shortened texts of explanations, when there is nothing else to do."""
     vectors: Lane | None
     """Gives vectors in predictions' place; None where the server was not asked for them, or the bundle has none."""
     size_bytes: int
@@ -68,6 +73,14 @@ class Answer:
     def predictions(self) -> list[Any]:
         """One a row, in their order: `Prediction`, or a vector where that was asked for."""
         return self.answered.predictions
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """An explanation, and the version that it is of."""
+
+    served: Served
+    explanation: Explanation
 
 
 @dataclass(eq=False)
@@ -188,6 +201,36 @@ class Hosting:
         finally:
             model.n_inside -= 1
 
+    async def explain(self, name: str, text: Any, label: str | None, n_rows: int, deadline: float) -> Explained:
+        """Explain the answer of the version that the model has now; one on trial is not asked.
+
+        Raises:
+            NotFound: there is no such model.
+            Unavailable: it can't be opened now.
+            BadRequest: this can't be explained; see `Scorer.steps`.
+            ServeError: as `predict`.
+        """
+        model = self.model(name)
+        model.n_inside += 1
+        try:
+            served = model.served or await self._open_in_time(model, deadline)
+            model.used = time.monotonic()
+            return Explained(
+                served,
+                await explaining.explain(
+                    served.scored, text, label, n_rows, deadline,
+                    lambda answered: self._telemetry.explained(Answer(served, answered)),
+                ),
+            )  # fmt: skip
+        except Overloaded:
+            self._telemetry.shed("pace")
+            raise
+        except DeadlineExceeded:
+            self._telemetry.shed("late")
+            raise
+        finally:
+            model.n_inside -= 1
+
     async def served(self, name: str, deadline: float) -> Served:
         """Return the version that a model has now, opened.
 
@@ -210,8 +253,10 @@ class Hosting:
             if self._memory_bytes:
                 self._make_room(model, size)
             engine = await self._in_thread(_opened, found, self._threads, False)
-        lane = self._batcher.lane(engine, model.name)
-        return Served(name=model.name, found=found, engine=engine, lane=lane, vectors=None, size_bytes=size)
+        lane, scored = self._lanes(engine, model.name)
+        return Served(
+            name=model.name, found=found, engine=engine, lane=lane, scored=scored, vectors=None, size_bytes=size
+        )
 
     def model(self, name: str) -> Model:
         """Return what is known of a model.
@@ -307,19 +352,24 @@ class Hosting:
                 self._make_room(model, size)
             begun = time.monotonic()
             engine = await self._in_thread(_opened, found, self._threads, self._vectors)
-            lane = self._batcher.lane(engine, model.name)
+            lane, scored = self._lanes(engine, model.name)
             before, seconds = model.served, time.monotonic() - begun
             embedder = None if engine.vectors is None else Embedder(engine, engine.vectors)
             of_vectors = None if embedder is None else self._batcher.lane(embedder, model.name)
             model.served = Served(
-                name=model.name, found=found, engine=engine, lane=lane, vectors=of_vectors, size_bytes=size
-            )
+                name=model.name, found=found, engine=engine, lane=lane, scored=scored, vectors=of_vectors,
+                size_bytes=size,
+            )  # fmt: skip
             model.problem = model.refused = ""
         self._telemetry.opened(model.served, seconds)
         event(
             "model.swapped" if before else "model.opened", model=model.name, version=found.number,
             digest=engine.digest, seconds=round(seconds, 3), size_bytes=size,
         )  # fmt: skip
+
+    def _lanes(self, engine: Engine, name: str) -> tuple[Lane, Lane]:
+        """Return an engine's queue for answers, and that for explanations."""
+        return self._batcher.lane(engine, name), self._batcher.lane(Scorer(engine), name, patient=True)
 
     def _make_room(self, wanted: Model, size: int) -> None:
         """Put away what was asked longest ago, until there is room; never what answers just now.

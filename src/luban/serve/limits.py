@@ -21,6 +21,8 @@ class Limits:
     """Brackets within brackets in JSON."""
     queue: int = 64
     """Requests inside at once that ask a model; one more is told to come later."""
+    explanations: int = 4
+    """Explanations at once; each asks for many texts."""
     streams: int = 4
     """Streams of rows at once."""
     connections: int = 512

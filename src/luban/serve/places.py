@@ -22,6 +22,7 @@ class Places:
         self._name = name
         self.n_inside = 0
         """Requests that ask a model."""
+        self.n_explained = 0
         self.n_streams = 0
         self._n_shed = 0
         self._shed_told = 0.0
@@ -40,6 +41,22 @@ class Places:
             yield
         finally:
             self.n_inside -= 1
+
+    @contextmanager
+    def explanation(self) -> Iterator[None]:
+        """Hold the place of a request that asks for an explanation: it takes none from those for answers.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        most = self._limits.explanations
+        if self.n_explained >= most:
+            raise self._full("explanations", f"{most} explanations are under way already", 1.0)
+        self.n_explained += 1
+        try:
+            yield
+        finally:
+            self.n_explained -= 1
 
     @contextmanager
     def stream(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The native REST surface: predict, batch, models, health, and the documentation of itself."""
+"""The native REST surface: predict, batch, explain, models, health, and the documentation of itself."""
 
 from __future__ import annotations
 
@@ -114,6 +114,14 @@ class Rest:
                 self._telemetry.answered(answer)
                 return [(prediction, answer.served) for prediction in answer.predictions]
 
+    async def explain(self, request: Request) -> Response:
+        """Tell why a text gets its answer."""
+        name = self._hosting.model(request.params["name"]).name
+        asked = decoded(await request.body(), schemas.ASK_WHY, self._limits)
+        label = None if isinstance(asked.label, msgspec.UnsetType) else asked.label
+        found = await self._hosting.explain(name, asked.text, label, asked.rows, request.deadline)
+        return Response(encode(schemas.explained(found)))
+
     async def models(self, request: Request) -> Response:
         """List the models that the caller may use."""
         found = [schemas.about(one) for one in self._hosting.models if request.principal.may_use(one.name)]
@@ -145,6 +153,9 @@ class Rest:
             Route(method="POST", path="/v1/models/{name}/batch", scope="predict", answer=self.batch, streams=True,
                   about="Answer any number of lines, JSON strings or objects, as they come (NDJSON).",
                   takes=schemas.Line, gives=schemas.One),
+            Route(method="POST", path="/v1/models/{name}/explain", scope="predict", answer=self.explain,
+                  about="Tell what each word of a text adds to its answer.", asks_model=True, explains=True,
+                  takes=schemas.AskWhy, gives=schemas.Explained),
             Route(method="GET", path="/v1/models", scope="read", answer=self.models, gives=Models,
                   about="List the models that the caller may use."),
             Route(method="GET", path="/v1/models/{name}", scope="read", answer=self.model, gives=schemas.About,

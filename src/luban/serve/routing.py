@@ -138,6 +138,8 @@ class Route:
     """One line for the documentation."""
     asks_model: bool = False
     """Takes a place of the queue, and is refused where none is free."""
+    explains: bool = False
+    """The place that it takes is one of those for explanations."""
     streams: bool = False
     """Takes a place of the streams, and reads its body as it comes."""
     takes: Any = None

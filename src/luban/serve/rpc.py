@@ -71,6 +71,8 @@ class Method:
     streams: Literal["no", "answers", "both"] = "no"
     asks_model: bool = False
     """Takes a place, and is refused where none is free."""
+    explains: bool = False
+    """The place that it takes is one of those for explanations."""
     model: Callable[[Any], str] = lambda _: ""
     """The model that a message names: whoever may not use it is refused. Empty where it names none."""
 
@@ -286,6 +288,8 @@ class Port:
     def _place(self, method: Method) -> AbstractContextManager[None]:
         if method.streams == "both" and method.scope != PUBLIC:
             return self._places.stream()
+        if method.explains:
+            return self._places.explanation()
         return self._places.one() if method.asks_model else nullcontext()
 
     def begin(self, method: Method) -> None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from luban.bundle.explain import ROWS
 from luban.errors import BadRequest, TooLarge
 
 if TYPE_CHECKING:
-    from luban.records import Prediction
+    from luban.records import Prediction, Reason, Span
+    from luban.serve import hosting
     from luban.serve.hosting import Answer, Model
     from luban.tasks import Task
 
@@ -98,6 +100,60 @@ class Line(Struct, forbid_unknown_fields=True, kw_only=True):
     """Comes back with the answer."""
 
 
+class AskWhy(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A text whose answer is to be explained."""
+
+    text: str
+    label: str | UnsetType = UNSET
+    """Explain this label, given or not; else every label, or entity, that the text gets."""
+    rows: int = ROWS
+    """Shortened texts that are answered for it, at most: the more, the finer, and the longer it takes."""
+
+
+class PartOfText(Struct):
+    """A stretch of a text, and how much it moved an answer."""
+
+    start: int
+    """First character, counted from 0 in code points."""
+    end: int
+    """One past the last character."""
+    text: str
+    weight: float
+    """Log-odds (nats) that it adds to the answer, less than 0 where it speaks against: 0.7 doubles the odds."""
+
+
+class Why(Struct, kw_only=True):
+    """What one label, or one entity, was given for."""
+
+    label: str
+    score: float
+    """Probability of the label, or of the entity."""
+    log_odds: float
+    """Natural logarithm of the odds of the label in the whole text; of an entity, the mean over its units."""
+    rest: float | None
+    """The same of a text of which nothing is left; with the weights it makes `log_odds`. Null for an entity."""
+    span: Entity | UnsetType = UNSET
+    """The entity."""
+    parts: list[PartOfText]
+    """In the order of the text."""
+
+
+class Explained(Struct, kw_only=True):
+    """Why a text got its answer."""
+
+    model: str
+    version: int | None
+    """Number of the version in the registry; null for a folder."""
+    digest: str
+    """SHA-256 of the bundle."""
+    method: str
+    """`shapley`: the weights share the whole of the answer; `left-out`: each is what changes without its part alone."""
+    rows: int
+    """Texts that were answered for it."""
+    reasons: list[Why]
+    """One a label that was given or asked for, the likeliest first; one an entity, in the order of the text."""
+
+
 class Problem(Struct, kw_only=True):
     """What went wrong (RFC 9457)."""
 
@@ -153,12 +209,7 @@ class Health(Struct):
 def one(prediction: Prediction, task: Task, *, scores: bool) -> One:
     """Return the answer to one text as it goes out."""
     if task.per_token:
-        return One(
-            spans=[
-                Entity(span.start, span.end, span.label, span.text, round(span.score, DECIMALS))
-                for span in prediction.spans
-            ]
-        )
+        return One(spans=[_entity(span) for span in prediction.spans])
     score = round(prediction.score, DECIMALS)
     each: Any = {label: round(value, DECIMALS) for label, value in prediction.scores.items()} if scores else UNSET
     if getattr(task, "multi_label", False):
@@ -173,6 +224,28 @@ def predicted(answer: Answer, *, scores: bool) -> Predicted:
         model=served.name, version=served.number, digest=served.digest,
         predictions=[one(prediction, task, scores=scores) for prediction in answer.predictions],
     )  # fmt: skip
+
+
+def explained(found: hosting.Explained) -> Explained:
+    """Return an explanation as it goes out."""
+    served, told = found.served, found.explanation
+    return Explained(
+        model=served.name, version=served.number, digest=served.digest, method=told.method, rows=told.n_rows,
+        reasons=[_why(reason) for reason in told.reasons],
+    )  # fmt: skip
+
+
+def _why(reason: Reason) -> Why:
+    return Why(
+        label=reason.label, score=round(reason.score, DECIMALS), log_odds=round(reason.log_odds, DECIMALS),
+        rest=None if reason.rest is None else round(reason.rest, DECIMALS),
+        span=UNSET if reason.span is None else _entity(reason.span),
+        parts=[PartOfText(part.start, part.end, part.text, round(part.weight, DECIMALS)) for part in reason.parts],
+    )  # fmt: skip
+
+
+def _entity(span: Span) -> Entity:
+    return Entity(span.start, span.end, span.label, span.text, round(span.score, DECIMALS))
 
 
 def version_status(model: Model) -> list[VersionStatus]:
@@ -200,5 +273,20 @@ def about(model: Model, *, whole: bool = False) -> About:
 
 encode = msgspec.json.Encoder().encode
 ASK: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)
+ASK_WHY: msgspec.json.Decoder[AskWhy] = msgspec.json.Decoder(AskWhy)
 LINE: msgspec.json.Decoder[str | Line] = msgspec.json.Decoder(str | Line)
-TYPES: Sequence[type] = (Ask, Line, Predicted, One, Entity, Models, About, Health, Problem)
+TYPES: Sequence[type] = (
+    Ask,
+    Line,
+    Predicted,
+    One,
+    Entity,
+    AskWhy,
+    Explained,
+    Why,
+    PartOfText,
+    Models,
+    About,
+    Health,
+    Problem,
+)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from luban.serve.hosting import Answer, Served
     from luban.serve.tracing import Traces
 
-Shed = Literal["queue", "streams", "rate", "pace", "late"]
-"""Why a request was turned away: all places are taken, those for streams are, the caller's rate is used up, by the
+Shed = Literal["queue", "explanations", "streams", "rate", "pace", "late"]
+"""Why a request was turned away: all places are taken, those for explanations or streams are, the caller's rate is used up, by the
 measured pace its deadline could not be kept, or it was not kept."""
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
@@ -233,6 +233,13 @@ class Telemetry:
         """Count vectors, by version."""
         version = str(answer.served.number or answer.served.digest[:12])
         self._child(self._wait, answer.served.name).observe(answer.answered.waited_s)
+        self._child(self._tokens, answer.served.name, version).inc(answer.answered.n_tokens)
+
+    def explained(self, answer: Answer) -> None:
+        """Count what a part of an explanation took, by version. How long it waited says nothing of those in a hurry."""
+        version = self.version(answer.served)
+        if (asked := ASKED.get()) is not None:
+            asked.took(answer, version)
         self._child(self._tokens, answer.served.name, version).inc(answer.answered.n_tokens)
 
     def opened(self, served: Served, seconds: float) -> None:

@@ -11,7 +11,7 @@ from luban.serve.access import Principal, Scope
 from luban.serve.sources import FromRegistry
 
 if TYPE_CHECKING:
-    from luban.serve.hosting import Answer, Hosting, Model, Served
+    from luban.serve.hosting import Answer, Explained, Hosting, Model, Served
     from luban.serve.limits import Limits
     from luban.serve.telemetry import Telemetry
 
@@ -89,6 +89,10 @@ class Asking:
         answer = await self.hosting.vectors(name, rows, deadline)
         self.telemetry.embedded(answer)
         return answer
+
+    async def explain(self, name: str, text: Any, label: str | None, n_rows: int, deadline: float) -> Explained:
+        """Explain an answer; see `Hosting.explain`."""
+        return await self.hosting.explain(name, text, label, n_rows, deadline)
 
     def _check_rows(self, rows: Sequence[Any]) -> None:
         if not rows:

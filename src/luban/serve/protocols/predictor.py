@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from luban.bundle.explain import ROWS
 from luban.errors import BadRequest, LubanError, codes
 from luban.serve.protocols.asking import Asking
 from luban.serve.protocols.messages import PREDICTOR, message
@@ -15,7 +16,7 @@ from luban.serve.rest import STREAM_S
 from luban.serve.rpc import Call, Method
 
 if TYPE_CHECKING:
-    from luban.records import Prediction
+    from luban.records import Prediction, Reason, Span
     from luban.serve.hosting import Answer, Model
 
 _AHEAD = 4
@@ -57,6 +58,16 @@ class Predictor:
         except LubanError as error:
             return response(id=asked.id, error=_error(error))
 
+    async def explain(self, call: Call, request: Any) -> Any:
+        """Tell why a text gets its answer."""
+        label = request.label if request.HasField("label") else None
+        found = await self._asking.explain(request.model, request.text, label, request.rows or ROWS, call.deadline)
+        told = found.explanation
+        return message("luban.v1.ExplainResponse")(
+            model=found.served.name, version=found.served.number, digest=found.served.digest, method=told.method,
+            rows=told.n_rows, reasons=[_reason(one) for one in told.reasons],
+        )  # fmt: skip
+
     async def list_models(self, call: Call, request: Any) -> Any:
         """List the models that the caller may use."""
         found = [_model(one) for one in self._asking.hosting.models if call.principal.may_use(one.name)]
@@ -71,6 +82,8 @@ class Predictor:
             Method(service=PREDICTOR, name="PredictStream", scope="predict", streams="both",
                    answer=self.predict_stream, takes=message("luban.v1.PredictStreamRequest"),
                    model=lambda asked: asked.request.model),
+            Method(service=PREDICTOR, name="Explain", scope="predict", asks_model=True, explains=True,
+                   answer=self.explain, takes=message("luban.v1.ExplainRequest"), model=lambda request: request.model),
             Method(service=PREDICTOR, name="ListModels", scope="read", answer=self.list_models,
                    takes=message("luban.v1.ListModelsRequest")),
         )  # fmt: skip
@@ -95,10 +108,22 @@ def _response(answer: Answer, *, scores: bool) -> Any:
 
 
 def _prediction(found: Prediction, *, scores: bool) -> Any:
-    span = message("luban.v1.Span")
-    spans = [span(start=one.start, end=one.end, label=one.label, text=one.text, score=one.score) for one in found.spans]
+    spans = [_span(one) for one in found.spans]
     each = dict(found.scores.items()) if scores else {}
     return message("luban.v1.Prediction")(labels=found.labels, score=found.score, scores=each, spans=spans)
+
+
+def _span(one: Span) -> Any:
+    return message("luban.v1.Span")(start=one.start, end=one.end, label=one.label, text=one.text, score=one.score)
+
+
+def _reason(one: Reason) -> Any:
+    part = message("luban.v1.Part")
+    return message("luban.v1.Reason")(
+        label=one.label, score=one.score, log_odds=one.log_odds, rest=one.rest,
+        span=None if one.span is None else _span(one.span),
+        parts=[part(start=each.start, end=each.end, text=each.text, weight=each.weight) for each in one.parts],
+    )  # fmt: skip
 
 
 def _error(error: LubanError) -> Any:
