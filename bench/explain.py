@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,9 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, float]]:
         label = int(whole.values.argmax())
         n_words.append(len(places))
 
-        def values(masks: np.ndarray, text: str = text, label: int = label, places: list = places) -> np.ndarray:
+        def values(
+            masks: np.ndarray, text: str = text, label: int = label, places: list[cutting.Place] = places
+        ) -> np.ndarray:
             rows = [cutting.left_out(text, places, mask) for mask in masks.tolist()]
             return np.array([one.values[label] for one in scorer.answer(rows)[0]])
 
@@ -114,25 +117,25 @@ def methods(rows: list[int], rng: np.random.Generator) -> dict[str, Callable[[Va
         "left-out": left_out,
     }
     for n_rows in rows:
-        found[f"permutations {n_rows}"] = lambda values, n, n_rows=n_rows: permutations(values, n, n_rows, rng)
-        found[f"shapley {n_rows}"] = lambda values, n, n_rows=n_rows: shared(values, n, n_rows)
+        found[f"permutations {n_rows}"] = partial(permutations, n_rows=n_rows, rng=rng)
+        found[f"shapley {n_rows}"] = partial(shared, n_rows=n_rows)
     return found
 
 
 def left_out(values: Values, n: int) -> np.ndarray:
     """Take each word away alone."""
     found = values(np.concatenate([np.ones((1, n), bool), ~np.eye(n, dtype=bool)]))
-    return found[0] - found[1:]
+    return np.subtract(found[0], found[1:])
 
 
-def shared(values: Values, n: int, n_rows: int) -> np.ndarray:
+def shared(values: Values, n: int, *, n_rows: int) -> np.ndarray:
     """Shapley values as Luban estimates them."""
     masks, weights = shapley.company(n, n_rows - 2)
     found = values(np.concatenate([np.zeros((1, n), bool), np.ones((1, n), bool), masks]))
     return shapley.share(masks, weights, found[2:, None], found[:1], found[1:2])[:, 0]
 
 
-def permutations(values: Values, n: int, n_rows: int, rng: np.random.Generator) -> np.ndarray:
+def permutations(values: Values, n: int, *, n_rows: int, rng: np.random.Generator) -> np.ndarray:
     """Shapley values out of random orders, each with its reverse."""
     orders = []
     for _ in range(max(1, (n_rows - 2) // (2 * (n - 1)))):

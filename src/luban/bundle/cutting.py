@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def grouped(text: str, places: Sequence[Place], most: int) -> list[list[Place]]:
         around = sorted(range(wanted - near, wanted + near + 1), key=lambda bound: abs(bound - wanted))
         bounds.append(next((bound for bound in around if _ends(text, places[bound - 1])), wanted))
     bounds.append(n_parts)
-    return [list(places[first:last]) for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [list(places[first:last]) for first, last in pairwise(bounds)]
 
 
 def left_out(text: str, places: Sequence[Place], kept: Sequence[bool] | np.ndarray) -> str:

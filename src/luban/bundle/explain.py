@@ -13,7 +13,7 @@ Legend: K labels, U units of a row, P parts, R combinations of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ class Scorer:
         encoded = task.encode(rows, self.processor)
         logits = engine.logits(encoded)
         predictions = task.decode(logits, encoded, rows, engine.calibration, engine.facts)
-        values: Sequence[np.ndarray]
+        values: Iterable[np.ndarray]
         if task.per_token:
             values = task.probabilities(logits, encoded, engine.calibration, engine.facts)  # type: ignore[attr-defined]
         else:

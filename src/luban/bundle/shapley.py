@@ -75,7 +75,8 @@ def share(
     squares[np.diag_indices(n_parts)] += 1e-9 * squares.trace() / n_parts
     solved = np.linalg.solve(squares, np.concatenate([weighted.T @ (values - empty), np.ones((n_parts, 1))], 1))
     free, of_sum = solved[:, :-1], solved[:, -1:]
-    return free - of_sum * ((free.sum(0) - difference) / of_sum.sum())
+    shares: np.ndarray = free - of_sum * ((free.sum(0) - difference) / of_sum.sum())
+    return shares
 
 
 def _mass(n_parts: int, size: int) -> float:

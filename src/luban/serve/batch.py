@@ -38,7 +38,7 @@ _ASCII_CHARACTERS = 4.0
 """Characters of a token, in ASCII and outside, to begin with; a lane learns what is true of its texts."""
 _SPECIAL_TOKENS = 2
 _PATIENCE_S = 0.25
-"""Seconds by which a request in a hurry may be younger than one in none, and still go first: both go on under any load."""
+"""Seconds by which a request in a hurry may be younger than one in none and still go first, so that both go on."""
 _PATIENT_TOKENS = 128
 """Tokens of a batch in no hurry, at most: so long a request in a hurry may find all threads taken."""
 _SAFETY = 1.25

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from luban.serve.tracing import Traces
 
 Shed = Literal["queue", "explanations", "streams", "rate", "pace", "late"]
-"""Why a request was turned away: all places are taken, those for explanations or streams are, the caller's rate is used up, by the
-measured pace its deadline could not be kept, or it was not kept."""
+"""Why a request was turned away: all places are taken, those for explanations or for streams are, the caller's rate is
+used up, by the measured pace its deadline could not be kept, or it was not kept."""
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -15,6 +15,7 @@ import pytest
 from unit.bundle.made import Made
 
 from luban.bundle.engine import Engine
+from luban.bundle.explain import Scorer
 from luban.errors import BadRequest
 from luban.registry.trial import Rollout, Terms
 from luban.serve import asked
@@ -47,9 +48,11 @@ def aside() -> Iterator[Batcher]:
 
 def version(engine: Engine, number: int, batcher: Batcher) -> Served:
     found = Found(key=str(number), folder=Path, number=number)
+    scored = batcher.lane(Scorer(engine), "bank", patient=True)
     return Served(
-        name="bank", found=found, engine=engine, lane=batcher.lane(engine, "bank"), vectors=None, size_bytes=1
-    )
+        name="bank", found=found, engine=engine, lane=batcher.lane(engine, "bank"), scored=scored, vectors=None,
+        size_bytes=1,
+    )  # fmt: skip
 
 
 @pytest.fixture
