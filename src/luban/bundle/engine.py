@@ -215,7 +215,7 @@ class Engine:
         rows, encoded, logits = ran.result()
         return self.task.decode(logits, encoded, rows, self.calibration, self.facts) if rows else []
 
-    def explain(self, text: str, label: str | None = None, *, rows: int = 256) -> Explanation:
+    def explain(self, text: str, label: str | None = None, *, rows: int = 128) -> Explanation:
         """Return why a text gets its answer: what each of its words adds to it; see `luban.bundle.explain`.
 
         Args:

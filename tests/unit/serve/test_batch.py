@@ -151,6 +151,63 @@ def test_a_short_one_takes_short_company_and_the_oldest_goes_first(engine: Engin
     assert order == ["first", "long 1", "long 2", "short 1", "short 2"]
 
 
+def test_what_is_in_no_hurry_lets_all_else_go_first_and_in_small_batches(engine: Engine) -> None:
+    held, told = Held(engine), list[Batch]()
+
+    async def main() -> None:
+        first = asyncio.create_task(hurried.predict(ROWS[:1], later()))
+        await asyncio.to_thread(held.begun.acquire)
+        patient = [asyncio.create_task(aside.predict([row], later())) for row in ROWS]
+        while batcher.n_waiting < len(ROWS):
+            await asyncio.sleep(0)
+        others = [asyncio.create_task(hurried.predict([row], later())) for row in ROWS[:3]]
+        while batcher.n_waiting < len(ROWS) + 3:
+            await asyncio.sleep(0)
+        held.go.set()
+        await asyncio.gather(first, *others, *patient)
+
+    with batching(on_batch=told.append) as batcher:
+        hurried, aside = batcher.lane(held.engine, "bank"), batcher.lane(held.engine, "aside", patient=True)
+        run(main())
+    assert [batch.name for batch in told[:2]] == ["bank", "bank"] and {batch.name for batch in told[2:]} == {"aside"}
+    assert max(batch.tokens for batch in told[2:]) < 256 and len(told) > 4
+
+
+def test_what_is_in_no_hurry_has_its_turn_at_last(engine: Engine) -> None:
+    with batching() as batcher:
+        hurried, aside = batcher.lane(engine, "bank"), batcher.lane(engine, "aside", patient=True)
+
+        async def main() -> Answered:
+            waiting = asyncio.create_task(aside.predict(ROWS[:1], later()))
+            while not waiting.done():  # there is always something else to do
+                await asyncio.gather(*(hurried.predict([row], later()) for row in ROWS[:8]))
+            return waiting.result()
+
+        assert same(run(main()).predictions, engine.predict(ROWS[:1]))
+
+
+def test_nobody_in_a_hurry_is_turned_away_for_what_waits_behind(engine: Engine) -> None:
+    held = Held(engine)
+
+    async def main() -> None:
+        first = asyncio.create_task(aside.predict(ROWS[:1], later()))
+        await asyncio.to_thread(held.begun.acquire)
+        behind = asyncio.create_task(aside.predict(ROWS * 20, later()))
+        while not batcher.n_waiting:
+            await asyncio.sleep(0)
+        aside.pace.begin_s = 10.0  # of each of the batches that wait
+        with pytest.raises(Overloaded):
+            await aside.predict(ROWS[:1], later(5))
+        ahead = asyncio.create_task(hurried.predict(ROWS[:1], later(5)))
+        await asyncio.sleep(0)
+        held.go.set()
+        await asyncio.gather(first, behind, ahead)
+
+    with batching() as batcher:
+        hurried, aside = batcher.lane(held.engine, "bank"), batcher.lane(held.engine, "aside", patient=True)
+        run(main())
+
+
 def test_who_left_is_not_run(engine: Engine) -> None:
     held = Held(engine)
 
