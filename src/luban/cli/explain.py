@@ -11,15 +11,21 @@ from luban.cli.show import Show
 
 
 @click.command("explain")
-@click.argument("bundle", required=False)
-@click.argument("text")
+@click.argument("given", nargs=-1, required=True, metavar="[BUNDLE] TEXT")
 @click.option("--label", help="Explain this label, given or not; else every label, or entity, that the text gets.")
 @click.option("--rows", type=int, help="Shortened texts that are answered for it, at most: more is finer, and slower.")
 @options.threads
 @options.registry
 @options.output
+@click.pass_context
 def command(
-    show: Show, bundle: str | None, text: str, label: str | None, rows: int | None, threads: int, registry: str | None
+    ctx: click.Context,
+    show: Show,
+    given: tuple[str, ...],
+    label: str | None,
+    rows: int | None,
+    threads: int,
+    registry: str | None,
 ) -> None:
     """Tell why TEXT gets its answer: what each of its words adds to it.
 
@@ -33,6 +39,8 @@ def command(
     from luban.stages.predicting import newest_bundle
     from luban.stages.registering import find_bundle
 
-    folder = find_bundle(bundle, registry) if bundle else newest_bundle(Path.cwd())
-    found = Engine.open(folder, threads=threads).explain(text, label, rows=ROWS if rows is None else rows)
+    if len(given) > 2:
+        ctx.fail("give one text, in quotation marks")
+    folder = find_bundle(given[0], registry) if len(given) == 2 else newest_bundle(Path.cwd())
+    found = Engine.open(folder, threads=threads).explain(given[-1], label, rows=ROWS if rows is None else rows)
     show.give("explain", explained.facts(found), lambda: explained.draw(found))
