@@ -3,8 +3,8 @@
 Nobody waits for company. A batch is what had queued up while the last one ran; where the engine is free, a request
 runs at once. From what waits, the oldest request is taken, and those nearest to it in length with it, as long as the
 batch costs no more than a pass of the engine does and all will be done before their deadlines by the pace that was
-measured. Which model runs next is decided by the oldest request too; a lane that is in no hurry comes when the others
-have nothing to do, or when it has waited for long, and then with small batches.
+measured. Which model runs next is decided by the oldest request too. A lane that is in no hurry runs small batches when
+the others have nothing to do, and one now and then when they always have; it leaves a thread free where there are two.
 
 Threads take batches; the event loop only queues them and hands out answers. Tokenising is the threads' work: the
 tokeniser lets go of the interpreter, and a batch is tokenised in less time than its rows one by one.
@@ -38,9 +38,9 @@ _ASCII_CHARACTERS = 4.0
 """Characters of a token, in ASCII and outside, to begin with; a lane learns what is true of its texts."""
 _SPECIAL_TOKENS = 2
 _PATIENCE_S = 0.25
-"""Seconds by which a request in a hurry may be younger than one in none and still go first, so that both go on."""
-_PATIENT_TOKENS = 128
-"""Tokens of a batch in no hurry, at most: so long a request in a hurry may find all threads taken."""
+"""Seconds from one batch in no hurry to the next, where there is always one in a hurry: so that both go on."""
+_PATIENT_TOKENS = 64
+"""Tokens of a batch in no hurry, at most: so long a request in a hurry may find the thread taken."""
 _SAFETY = 1.25
 """How much longer than predicted a batch may take before it breaks a deadline."""
 _log = logging.getLogger(__name__)
@@ -119,7 +119,8 @@ class Lane:
         self.name = name
         self.patient = patient
         self.batch_tokens = min(batcher.batch_tokens, _PATIENT_TOKENS) if patient else batcher.batch_tokens
-        self._patience_s = _PATIENCE_S if patient else 0.0
+        self._taken = 0.0
+        """When a batch was last taken off the queue; under the batcher's lock."""
         self.pace = Pace()
         self.waiting: list[_Job] = []
         """The oldest first; under the batcher's lock."""
@@ -224,12 +225,14 @@ class Lane:
             stay.sort(key=lambda job: job.since)
             left = stay
         self.waiting = left
+        self._taken = now
         return batch, late
 
     @property
     def turn(self) -> float:
         """When it is its turn, by `time.monotonic`: the lane that is earliest goes first; under the batcher's lock."""
-        return self.waiting[0].since + self._patience_s
+        since = self.waiting[0].since
+        return max(since, self._taken) + _PATIENCE_S if self.patient else since
 
     def learn(self, estimated: int, actual: int, seconds: float) -> None:
         """Learn from a batch that ran; under the batcher's lock."""
@@ -323,7 +326,7 @@ class Batcher:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
         while True:
             with self._changed:
-                while not (ready := [lane for lane in self._lanes if lane.waiting]):
+                while not (ready := self._ready()):
                     if self._closed:
                         return
                     self._changed.wait()
@@ -343,9 +346,16 @@ class Batcher:
                 with self._changed:
                     lane.n_running -= 1
                     lane.running_tokens -= tokens
+                    if lane.patient:
+                        self._changed.notify()  # another batch of such a lane may have waited for its end
                     if not lane.waiting and not lane.n_running:
                         self._lanes.pop(lane, None)
             del lane, batch, late, ready  # an engine that was swapped out goes when its last batch is done
+
+    def _ready(self) -> list[Lane]:
+        """Return the lanes whose next batch may run; those in no hurry leave a thread free, if there are two."""
+        patient = sum(lane.n_running for lane in self._lanes if lane.patient) < max(1, self.runners - 1)
+        return [lane for lane in self._lanes if lane.waiting and (patient or not lane.patient)]
 
     def _run(self, lane: Lane, batch: list[_Job], now: float) -> None:
         """Answer a batch; where it fails, each of its requests alone, so that only the one at fault fails."""
