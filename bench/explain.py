@@ -125,7 +125,8 @@ def methods(rows: list[int], rng: np.random.Generator) -> dict[str, Callable[[Va
 def left_out(values: Values, n: int) -> np.ndarray:
     """Take each word away alone."""
     found = values(np.concatenate([np.ones((1, n), bool), ~np.eye(n, dtype=bool)]))
-    return np.subtract(found[0], found[1:])
+    weights: np.ndarray = found[0] - found[1:]
+    return weights
 
 
 def shared(values: Values, n: int, *, n_rows: int) -> np.ndarray:
