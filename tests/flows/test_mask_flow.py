@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.bundle.made import Made, made
+from unit.bundle.made import made
 
+from luban.bundle.names import NameFinder
 from luban.cli.main import main
-from luban.stages.masking import MEANS, names_finder
+from luban.data.mask import Masker
 
 ROWS = [
     {"name": "王伟", "phone": 13912345678, "text": "我的卡丢了", "label": "lost", "n": 3},
@@ -79,18 +80,43 @@ def test_what_can_not_be_done_is_told_and_leaves_nothing(
 
 
 def test_a_bundle_that_tags_finds_more(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    here: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real: Made = made(tmp_path_factory, "tag", "onnx")
-    from luban.bundle.engine import Engine
+    bundle = made(tmp_path_factory, "tag", "onnx").folder
+    texts = [row["text"] for row in ROWS]
+    wanted = Masker(["name"], finders=[NameFinder.open(bundle, {"person": "name"})]).mask_all(texts)
+    assert any(one.found for one in wanted), "the random model tags something"
+    options = ["--names-by", str(bundle), "--label", "person=name", "--column", "text", "--kinds", "name"]
+    assert main(["mask", "rows.jsonl", "-o", "out.jsonl", *options]) == 0
+    for row, one in zip(rows(here / "out.jsonl"), wanted, strict=True):
+        assert row["text"] == one.text or not one.found
 
-    engine = Engine.open(real.folder)
-    label = engine.labels[0].lower()
-    monkeypatch.setitem(MEANS, label, "name")
-    text = "where is Ann's card, asks 王伟"
-    spans = [one for one in engine.predict([text])[0].spans if one.label.lower() in MEANS]
-    found = list(names_finder(str(real.folder))(text))
-    assert [(one.start, one.end) for one in found] == [(one.start, one.end) for one in spans]
+
+@pytest.mark.parametrize(("options", "told"), [
+    (["--label", "persn=name"], "did you mean 'person'"),
+    (["--label", "person=nam"], "did you mean 'name'"),
+    (["--label", "person"], "LABEL=KIND"),
+    (["--reverse", "--key", "mask.key"], "do not go with --reverse"),
+])  # fmt: skip
+def test_a_label_that_is_not_there_is_refused(
+    here: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    options: list[str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bundle = made(tmp_path_factory, "tag", "onnx").folder
+    assert main(["mask", "rows.jsonl", "-o", "out.jsonl", "--names-by", str(bundle), *options]) != 0
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert not (here / "out.jsonl").exists()
+
+
+def test_a_bundle_that_does_not_tag_is_refused(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = made(tmp_path_factory, "classify", "onnx").folder
+    assert main(["mask", "rows.jsonl", "-o", "out.jsonl", "--names-by", str(bundle)]) == 8
+    assert "its task is classify" in capsys.readouterr().err
 
 
 def test_a_first_line_with_personal_data_is_no_line_of_names(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

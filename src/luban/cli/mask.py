@@ -19,8 +19,12 @@ from luban.cli.show import Show
 )
 @click.option("--kinds", help="What to mask, with commas, as email,phone; all kinds without it.")
 @click.option("--key", type=click.Path(path_type=Path), help="File with a key: tokens that it can turn back.")
-@click.option("--bundle", help="A bundle, or version, that tags names and places, to find more of them.")
+@click.option("--names-by", multiple=True, metavar="BUNDLE",
+              help="A bundle, or version as names@champion, that tags names, and so finds more; several, too.")  # fmt: skip
+@click.option("--label", "labels", multiple=True, metavar="LABEL=KIND",
+              help="A label of it that counts, and as what, as PER=name; without it those that are known.")  # fmt: skip
 @click.option("--reverse", is_flag=True, help="Turn tokens back, with --key.")
+@options.registry
 @options.output
 @click.pass_context
 def command(
@@ -31,8 +35,10 @@ def command(
     columns: tuple[str, ...],
     kinds: str | None,
     key: Path | None,
-    bundle: str | None,
+    names_by: tuple[str, ...],
+    labels: tuple[str, ...],
     reverse: bool,
+    registry: str | None,
 ) -> None:
     """Write FILE without personal data: each becomes the name of its kind, as <PHONE>.
 
@@ -43,13 +49,18 @@ def command(
 
     if reverse and key is None:
         ctx.fail("--reverse goes with --key")
-    if reverse and (kinds or bundle):
-        ctx.fail("--kinds and --bundle look for what is to be masked: they do not go with --reverse")
+    if reverse and (kinds or names_by):
+        ctx.fail("--kinds and --names-by look for what is to be masked: they do not go with --reverse")
+    pairs_given = [one.partition("=") for one in labels]
+    if wrong := [label for label, _, kind in pairs_given if not label or not kind]:
+        ctx.fail(f"--label {wrong[0]}: wanted LABEL=KIND, as PER=name")
+    if labels and not names_by:
+        ctx.fail("--label goes with --names-by")
     wanted = [one.strip() for one in (kinds or "").split(",") if one.strip()]
     with show.progress() as on_progress:
         done = mask_file(
-            file, output, columns=columns, kinds=wanted, key=key, bundle=bundle, reverse=reverse,
-            on_progress=on_progress,
+            file, output, columns=columns, kinds=wanted, key=key, names_by=names_by, reverse=reverse,
+            labels={label: kind for label, _, kind in pairs_given} or None, registry=registry, on_progress=on_progress,
         )  # fmt: skip
     from luban.cli.show.results import pairs
 

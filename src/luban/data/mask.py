@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from luban.data.personal import KINDS, Finder, Personal, find_personal
+from luban.data.personal import KINDS, Finder, Personal, find_all
 from luban.errors import BadRequest, MissingExtra, did_you_mean
 
 KEY_BYTES = 64
@@ -106,15 +106,20 @@ class Masker:
         Raises:
             BadRequest: there is no such kind.
         """
-        if unknown := sorted(set(kinds) - set(KINDS)):
-            raise BadRequest(f"there is no kind {unknown[0]!r} of personal data", hint=did_you_mean(unknown[0], KINDS))
-        self.kinds = frozenset(kinds)
+        self.kinds = frozenset(wanted_kind(kind) for kind in sorted(kinds))
         self._tokens = tokens
         self._finders = tuple(finders)
 
     def mask(self, text: str) -> Masked:
         """Return a text without its personal data."""
-        found = find_personal(text, self.kinds, self._finders)
+        return self.mask_all([text])[0]
+
+    def mask_all(self, texts: Sequence[str]) -> list[Masked]:
+        """Return texts without their personal data; what looks beside the recognisers is asked for all at once."""
+        found = find_all(texts, self.kinds, self._finders)
+        return [self._masked(text, some) for text, some in zip(texts, found, strict=True)]
+
+    def _masked(self, text: str, found: Sequence[Personal]) -> Masked:
         if not found:
             return Masked(text, ())
         parts, at = [], 0
@@ -125,6 +130,18 @@ class Masker:
 
     def _instead(self, kind: str, value: str) -> str:
         return f"<{_name(kind)}>" if self._tokens is None else self._tokens.token(kind, value)
+
+
+def wanted_kind(kind: str) -> str:
+    """Return a kind of personal data.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    if kind not in KINDS:
+        hint = did_you_mean(kind, KINDS) or f"kinds: {', '.join(KINDS)}"
+        raise BadRequest(f"there is no kind {kind!r} of personal data", hint=hint)
+    return kind
 
 
 def unmask(text: str, tokens: Tokens) -> tuple[str, int, int]:

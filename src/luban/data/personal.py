@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -33,8 +33,8 @@ _ODD_DIGIT = re.compile(r"[^\D0-9]")
 _SPOKEN = re.compile("[零〇一二三四五六七八九幺两](?:[- ]?[零〇一二三四五六七八九幺两]){6,}")
 _SPOKEN_DIGITS = str.maketrans("零〇一二三四五六七八九幺两", "0012345678912")
 
-Finder = Callable[[str], Iterable["Personal"]]
-"""What finds more in a text, as it is: a model, or another library."""
+Finder = Callable[[Sequence[str]], Sequence[Iterable["Personal"]]]
+"""What finds more in texts, as they are, many at once: a model (`luban.bundle.names`), or another library."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,12 @@ class Personal:
     """One past the last character."""
 
 
-def find_personal(text: str, kinds: Collection[str] = KINDS, finders: Iterable[Finder] = ()) -> list[Personal]:
+def find_personal(text: str, kinds: Collection[str] = KINDS) -> list[Personal]:
     """Return the personal data in a text, in its order; no two overlap.
 
     Args:
         text: any text.
         kinds: what is looked for.
-        finders: what looks beside the recognisers here; where both find something, what is longer counts.
     """
     plain, places = _seen_through(text)
     found: list[Personal] = []
@@ -66,9 +65,27 @@ def find_personal(text: str, kinds: Collection[str] = KINDS, finders: Iterable[F
             found.append(one)
     if places is not None:
         found = [Personal(one.kind, places(one.start), places(one.end - 1) + 1) for one in found]
-    if finders and (more := [one for finder in finders for one in finder(text)]):
-        found = _longest([*found, *more], len(text))
     return sorted(found, key=lambda one: one.start) if len(found) > 1 else found
+
+
+def find_all(
+    texts: Sequence[str], kinds: Collection[str] = KINDS, finders: Sequence[Finder] = ()
+) -> list[list[Personal]]:
+    """Return the personal data in each text, as `find_personal` does, and what others find beside it.
+
+    What overlaps becomes one stretch, of the kind of its longest part: nothing that anyone found is left to be read.
+
+    Args:
+        texts: any texts.
+        kinds: what is looked for; a finder's kinds that are not among them are left out.
+        finders: what looks beside the recognisers here; each is asked once, for all texts.
+    """
+    found = [find_personal(text, kinds) for text in texts]
+    for finder in finders:
+        for place, more in enumerate(finder(texts)):
+            if wanted := [one for one in more if one.kind in kinds and one.start < one.end]:
+                found[place] = _joined([*found[place], *wanted])
+    return found
 
 
 def mask(text: str, found: list[Personal]) -> str:
@@ -139,11 +156,15 @@ def _without_invisible(text: str) -> tuple[str, Callable[[int], int]]:
     return "".join(parts), lambda place: place + shifts[bisect_right(starts, place) - 1]
 
 
-def _longest(found: list[Personal], length: int) -> list[Personal]:
-    taken = bytearray(length)
-    kept: list[Personal] = []
-    for one in sorted(found, key=lambda one: one.start - one.end):
-        if not any(taken[one.start : one.end]):
-            taken[one.start : one.end] = b"\1" * (one.end - one.start)
-            kept.append(one)
-    return kept
+def _joined(found: Iterable[Personal]) -> list[Personal]:
+    """Return stretches in their order, those that overlap as one, of the kind of the longest."""
+    joined: list[tuple[Personal, int]] = []
+    for one in sorted(found, key=lambda one: (one.start, -one.end)):
+        length = one.end - one.start
+        if joined and one.start < joined[-1][0].end:
+            before, longest = joined[-1]
+            kind = one.kind if length > longest else before.kind
+            joined[-1] = Personal(kind, before.start, max(before.end, one.end)), max(longest, length)
+        else:
+            joined.append((one, length))
+    return [one for one, _ in joined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,8 @@ _ROWS = 4096
 _SHORT = 64
 """Characters up to which a value is read together with its column's name: 'name: 王伟' says what '王伟' is."""
 _NO_ROWS = ("conll", "folder")
-MEANS = {
-    "per": "name", "person": "name", "name": "name", "人名": "name", "姓名": "name", "loc": "address",
-    "location": "address", "address": "address", "gpe": "address", "地址": "address", "地点": "address",
-}  # fmt: skip
-"""What labels of a bundle that tags names are taken for, in small letters."""
+_Done = tuple[str, Mapping[str, int]]
+"""A text as it is to be written, and what was found in it by kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +43,9 @@ def mask_file(
     columns: Sequence[str] = (),
     kinds: Collection[str] = (),
     key: Path | None = None,
-    bundle: str | None = None,
+    names_by: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+    registry: str | None = None,
     reverse: bool = False,
     on_progress: Listener = ignore,
 ) -> MaskedFile:
@@ -58,7 +57,9 @@ def mask_file(
         columns: what is masked; empty for all.
         kinds: what is looked for; empty for all of `luban.data.personal.KINDS`.
         key: file with a key: tokens that can be turned back.
-        bundle: a bundle, or version, that tags names: finds those that no word before or after gives away.
+        names_by: bundles or versions that tag names: find those that no word before or after gives away.
+        labels: which of their labels count, and as what kind, as `{"PER": "name"}`; see `luban.bundle.names`.
+        registry: where versions are: a folder or URL.
         reverse: turn tokens back instead.
         on_progress: told how far it has come.
 
@@ -77,8 +78,7 @@ def mask_file(
     tokens = None if key is None else Tokens.from_file(key)
     if reverse and tokens is None:
         raise BadRequest("to turn tokens back, the key is needed that they were made with", hint="--key FILE")
-    finders = [names_finder(bundle)] if bundle else []
-    masker = Masker(kinds or KINDS, tokens=tokens, finders=finders)
+    masker = Masker(kinds or KINDS, tokens=tokens, finders=names_finders(names_by, labels, registry=registry))
     work = _Work(tokens if reverse and tokens is not None else masker, frozenset(columns))
     source = open_source(input)
     if source.format in _NO_ROWS:
@@ -101,27 +101,37 @@ def mask_file(
     return MaskedFile(output=output, rows=work.n_rows, changed=work.n_changed, counts=dict(work.counts))
 
 
-def names_finder(bundle: str) -> Finder:
-    """Return what finds names and places by a bundle that tags them.
+def names_finders(
+    names_by: Sequence[str], labels: Mapping[str, str] | None = None, *, registry: str | None = None
+) -> list[Finder]:
+    """Return what finds names and places by bundles that tag them.
+
+    Args:
+        names_by: folders of bundles, or versions as `names@champion`.
+        labels: label -> kind; with several bundles, each takes those that it has.
+        registry: a folder or URL.
 
     Raises:
-        BadRequest: it tags nothing, or nothing of the kind.
+        BadRequest: one tags nothing of the kind, or none has a label that was named.
     """
+    if labels and not names_by:
+        raise BadRequest("labels of names, and no bundle that has them", hint="--names-by BUNDLE")
+    if not names_by:
+        return []
     from luban.bundle.engine import Engine
-    from luban.data.personal import Personal
+    from luban.bundle.names import NameFinder
     from luban.stages.registering import find_bundle
 
-    engine = Engine.open(find_bundle(bundle))
-    means = {label: MEANS[label.lower()] for label in engine.labels if label.lower() in MEANS}
-    if not engine.task.per_token or not means:
-        raise BadRequest(f"{bundle} does not tag names", hint=f"labels that are known: {', '.join(sorted(MEANS))}")
-
-    def find(text: str) -> Iterator[Personal]:
-        for span in engine.predict([text])[0].spans if text.strip() else ():
-            if span.label in means:
-                yield Personal(means[span.label], span.start, span.end)
-
-    return find
+    engines = [Engine.open(find_bundle(one, registry)) for one in names_by]
+    if labels is None:
+        return [NameFinder(engine) for engine in engines]
+    known = {label for engine in engines for label in engine.labels}
+    if unknown := sorted(set(labels) - known):
+        raise BadRequest(f"no bundle has a label {unknown[0]!r}", hint=did_you_mean(unknown[0], known))
+    return [
+        NameFinder(engine, {label: kind for label, kind in labels.items() if label in engine.labels})
+        for engine in engines
+    ]
 
 
 class _Work:
@@ -147,13 +157,20 @@ class _Work:
         if not self.n_rows:
             self._check_names(columns)
         before = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        after = [
-            {name: self._value(name, value) if self._is_meant(name) else value for name, value in row.items()}
-            for row in before
-        ]
+        # Twice over the same values: what reads texts is asked once for all of them.
+        texts: dict[tuple[str, str], str] = {}
+        self._through(before, lambda name, text: texts.setdefault((name, text), text))
+        done = self._texts(list(texts))
+        after = self._through(before, lambda name, text: self._counted(done[name, text]))
         self.n_rows += len(before)
         self.n_changed += sum(one != other for one, other in zip(before, after, strict=True))
         return after
+
+    def _through(self, rows: list[dict[str, Any]], change: Callable[[str, str], str]) -> list[dict[str, Any]]:
+        return [
+            {name: self._value(name, value, change) if self._is_meant(name) else value for name, value in row.items()}
+            for row in rows
+        ]
 
     def _check_names(self, columns: Iterable[str]) -> None:
         """Refuse a file whose first line is a row of data: names of columns are written as they are.
@@ -173,32 +190,42 @@ class _Work:
     def _is_meant(self, name: str) -> bool:
         return not self._columns or name in self._columns
 
-    def _value(self, name: str, value: Any) -> Any:
+    def _value(self, name: str, value: Any, change: Callable[[str, str], str]) -> Any:
         if isinstance(value, str):
-            return self._text(name, value)
+            return change(name, value)
         if isinstance(value, list):
-            return [self._value(name, one) for one in value]
+            return [self._value(name, one, change) for one in value]
         if isinstance(value, dict):
-            return {key: self._value(str(key), one) for key, one in value.items()}
+            return {key: self._value(str(key), one, change) for key, one in value.items()}
         if isinstance(value, int) and not isinstance(value, bool):
-            masked = self._text(name, str(value))
-            return value if masked == str(value) else masked
+            changed = change(name, str(value))
+            return value if changed == str(value) else changed
         return value
 
-    def _text(self, name: str, text: str) -> str:
+    def _counted(self, done: _Done) -> str:
+        text, counts = done
+        self.counts.update(counts)
+        return text
+
+    def _texts(self, values: list[tuple[str, str]]) -> dict[tuple[str, str], _Done]:
+        """Return for each column's name and text what becomes of it."""
         from luban.data.mask import Tokens, unmask
 
         if isinstance(self._how, Tokens):
-            text, done, left = unmask(text, self._how)
-            self.counts.update({kind: n for kind, n in (("turned back", done), ("not of this key", left)) if n})
-            return text
-        found = self._how.mask(text)
-        if not found.found and len(text) <= _SHORT:
-            lead = f"{name}: "
-            told = self._how.mask(lead + text)
-            if told.found and told.found[0].start >= len(lead):
-                found = told
-                self.counts.update(one.kind for one in found.found)
-                return found.text[len(lead) :]
-        self.counts.update(one.kind for one in found.found)
-        return found.text
+            turned = {}
+            for name, text in values:
+                back, done, left = unmask(text, self._how)
+                turned[name, text] = (
+                    back,
+                    {kind: n for kind, n in (("turned back", done), ("not of this key", left)) if n},
+                )
+            return turned
+        found = dict(zip(values, self._how.mask_all([text for _, text in values]), strict=True))
+        short = [one for one in values if not found[one].found and len(one[1]) <= _SHORT]
+        leads = [f"{name}: " for name, _ in short]
+        told = self._how.mask_all([lead + text for lead, (_, text) in zip(leads, short, strict=True)])
+        done = {value: (one.text, Counter(part.kind for part in one.found)) for value, one in found.items()}
+        for value, lead, one in zip(short, leads, told, strict=True):
+            if one.found and one.found[0].start >= len(lead):
+                done[value] = one.text[len(lead) :], Counter(part.kind for part in one.found)
+        return done

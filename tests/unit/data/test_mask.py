@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -132,13 +133,23 @@ def test_only_what_is_wanted_is_masked() -> None:
         Masker(["mail"])
 
 
-def test_another_finder_adds_and_the_longer_counts() -> None:
-    def model(text: str) -> list[Personal]:
-        at = text.find("Zaphod Beeblebrox 13912345678")
-        return [Personal("name", at, at + 17), Personal("person", at, at + 29)]
+def test_another_finder_adds_and_nothing_that_anyone_found_is_left() -> None:
+    asked: list[Sequence[str]] = []
 
-    done = Masker(finders=[model]).mask("是 Zaphod Beeblebrox 13912345678 a@b.cn")
-    assert done.text == "是 <PERSON> <EMAIL>"
+    def model(texts: Sequence[str]) -> list[list[Personal]]:
+        asked.append(texts)
+        found = []
+        for text in texts:
+            at = text.find("Zaphod Beeblebrox 139")
+            found.append([Personal("name", at, at + 21), Personal("address", at, at + 6)] if at >= 0 else [])
+        return found
+
+    texts = ["是 Zaphod Beeblebrox 13912345678 a@b.cn", "", "call 13912345678"]
+    done = Masker(finders=[model]).mask_all(texts)
+    # The model's stretch ends within the number, which the rules found: they are one, of the longer one's kind.
+    assert [one.text for one in done] == ["是 <NAME> <EMAIL>", "", "call <PHONE>"]
+    assert asked == [texts], "asked once for all texts"
+    assert Masker(["email"], finders=[model]).mask(texts[0]).text == "是 Zaphod Beeblebrox 13912345678 <EMAIL>"
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
