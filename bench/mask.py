@@ -4,6 +4,9 @@ The values come from faker, the sentences from templates here. The recognisers w
 DEVELOPED; the figures are those on JUDGED, by recognisers that were not changed after they had been run on them.
 
     python bench/mask.py --sentences 1000 --data ../shared/data
+    python bench/mask.py --data ../shared/data --names-by names/runs/names/bundle --label PER=name
+
+With `--names-by` everything is measured by rules alone and by rules with it; `names.py` makes a project for one.
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ import re
 import string
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from luban.data.personal import KINDS, find_personal
+from luban.data.personal import KINDS, Finder, find_all, find_personal
 
 DEVELOPED = {
     "en": """
@@ -393,7 +396,7 @@ def sentences(language: str, templates: str, n: int, seed: int) -> Iterator[tupl
 
 
 def measure(
-    language: str, templates: str, n: int, seed: int = 7
+    language: str, templates: str, n: int, seed: int = 7, finders: Sequence[Finder] = ()
 ) -> tuple[dict[str, tuple[int, int]], tuple[int, int], list[str]]:
     """Return kind -> (values, those hidden whole), (findings, those that touch a value), and what was missed.
 
@@ -402,8 +405,9 @@ def measure(
     counts: dict[str, list[int]] = {}
     right = n_found = 0
     missed: list[str] = []
-    for text, told in sentences(language, templates, n, seed):
-        found = find_personal(text)
+    made = list(sentences(language, templates, n, seed))
+    each = find_all([text for text, _ in made], finders=finders)
+    for (text, told), found in zip(made, each, strict=True):
         hidden = {at for one in found for at in range(one.start, one.end)}
         for kind, start, end in told:
             counts.setdefault(kind, [0, 0])[0] += 1
@@ -427,20 +431,47 @@ REAL = {
 }  # fmt: skip
 
 
-def real(path: Path) -> tuple[int, Counter[str], list[str], float]:
+def real(path: Path, finders: Sequence[Finder] = ()) -> tuple[int, Counter[str], list[str], float]:
     """Return how many rows a file has, what was found in them by kind, the findings, and texts a second."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     texts = [str(row.get("text") or row.get("sentence") or row.get("question") or "") for row in rows][:5000]
     find_personal("warm 1 张")
     began = time.process_time()
-    found = [(text, one) for text in texts for one in find_personal(text)]
+    each = find_all(texts, finders=finders)
     took = time.process_time() - began
+    found = [(text, one) for text, some in zip(texts, each, strict=True) for one in some]
     return (
         len(texts),
         Counter(one.kind for _, one in found),
         [f"{one.kind}: {text[one.start : one.end]!r} in {text!r}" for text, one in found],
         len(texts) / took,
     )
+
+
+def tagged(folder: Path, finders: Sequence[Finder]) -> dict[str, dict[str, Any]]:
+    """Return set -> people's names in its test rows, the share hidden whole, and of findings those that touch one."""
+    from names import SETS, rows
+
+    told: dict[str, dict[str, Any]] = {}
+    for name, (part, between, means) in SETS.items():
+        if not (folder / name).is_dir():
+            continue
+        known = {row["text"] for row in rows(folder / name / "train.jsonl", between, means)}
+        some = [row for row in rows(folder / name / f"{part}.jsonl", between, means) if row["text"] not in known]
+        n_names = hidden = n_found = right = 0
+        for row, found in zip(some, find_all([row["text"] for row in some], ["name"], finders), strict=True):
+            masked = {at for one in found for at in range(one.start, one.end)}
+            people = [set(range(start, end)) for start, end, label in row["entities"] if label == "PER"]
+            n_names += len(people)
+            hidden += sum(all(at in masked or not row["text"][at].isalnum() for at in one) for one in people)
+            n_found += len(found)
+            inside = set().union(*people)
+            right += sum(not inside.isdisjoint(range(one.start, one.end)) for one in found)
+        told[name] = {
+            "rows": len(some), "names": n_names, "recall": hidden / max(n_names, 1),
+            "precision": right / max(n_found, 1),
+        }  # fmt: skip
+    return told
 
 
 def main() -> None:
@@ -452,11 +483,26 @@ def main() -> None:
     parser.add_argument("--show", type=int, default=0, help="Show so many misses and false alarms.")
     parser.add_argument("--smoke", action="store_true", help="A few sentences.")
     parser.add_argument("--out", type=Path, default=Path("bench/results/mask.json"))
+    parser.add_argument("--names-by", type=Path, help="A bundle that tags names: measure with it, too.")
+    parser.add_argument("--label", action="append", default=[], help="A label of it that counts: PER=name.")
     options = parser.parse_args()
+    told: dict[str, Any] = {"rules": report(options, ())}
+    if options.names_by:
+        from luban.bundle.names import NameFinder
+
+        labels = dict(one.split("=", 1) for one in options.label) or None
+        print(f"\nwith {options.names_by}")
+        told["rules and model"] = report(options, [NameFinder.open(options.names_by, labels)])
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(told, indent=2) + "\n")
+
+
+def report(options: argparse.Namespace, finders: Sequence[Finder]) -> dict[str, Any]:
+    """Print and return all figures."""
     told: dict[str, Any] = {}
     n = 100 if options.smoke else options.sentences
     for language, templates in (DEVELOPED if options.set == "developed" else JUDGED).items():
-        counts, (n_found, right), missed = measure(language, templates, n)
+        counts, (n_found, right), missed = measure(language, templates, n, finders=finders)
         print(f"{language}: {n} sentences ({options.set}), precision {right / n_found:.4f} of {n_found} findings")
         for kind in sorted(counts, key=KINDS.index):
             n_values, hidden = counts[kind]
@@ -471,12 +517,17 @@ def main() -> None:
         print("\n".join(f"    {one}" for one in missed[: options.show]))
     for name, path in REAL.items():
         if options.data and (options.data / path).is_file():
-            n_rows, kinds, shown, speed = real(options.data / path)
+            n_rows, kinds, shown, speed = real(options.data / path, finders)
             print(f"{name}: {n_rows} rows, {dict(kinds)}, {speed:.0f} texts/s")
             told[name] = {"rows": n_rows, "found": dict(kinds), "texts_per_s": speed}
             print("\n".join(f"    {one}" for one in shown[: options.show]))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(told, indent=2) + "\n")
+    for name, found in tagged(options.data, finders).items() if options.data else ():
+        print(
+            f"{name}: {found['names']} names in {found['rows']} rows, recall {found['recall']:.4f}, "
+            f"precision {found['precision']:.4f}"
+        )
+        told[name] = found
+    return told
 
 
 if __name__ == "__main__":

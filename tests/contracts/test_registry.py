@@ -18,7 +18,7 @@ from luban import files
 from luban.errors import BadRequest, BelowGate, Conflict, CorruptBundle, GateError, LubanError, NotFound, RegistryError
 from luban.registry import aliases, audit, compare
 from luban.registry.lineage import lineage
-from luban.registry.store import Registry, open_registry
+from luban.registry.store import Registry, facts_of, open_registry
 from luban.store import tables
 from luban.store.database import Database
 
@@ -209,7 +209,7 @@ def test_rollback_goes_back_along_the_promotions(registry: Registry, made: dict[
     assert [aliases.rollback(registry, "bank", who=WHO).after for _ in range(2)] == [2, 1]
     with pytest.raises(NotFound, match="named no version before 1"):
         aliases.rollback(registry, "bank", who=WHO)
-    with pytest.raises(NotFound, match="has no canary"):
+    with pytest.raises(NotFound, match="has no alias .canary"):
         aliases.rollback(registry, "bank", alias="canary", who=WHO)
     assert [one.kind for one in aliases.moves(registry, "bank")].count("rollback") == 3
 
@@ -240,6 +240,8 @@ def test_lineage_and_diff(registry: Registry, made: dict[str, Path]) -> None:
     assert [str(one) for one in lineage(registry, third)] == ["bank@2", "bank@1"]
     with pytest.raises(NotFound):
         add(registry, made["old"], parent="bank@9")
+    with pytest.raises(BadRequest, match="answers the task classify, and this bundle tag"):
+        add(registry, made["old"], parent="bank@1", facts={**facts_of(made["old"]), "task": "tag"})
     found = compare.diff(registry, registry.version("bank@1"), registry.version("bank@2"))
     assert found.same_data and found.same_test_rows
     accuracy = next(one for one in found.scores if one.name == "accuracy")

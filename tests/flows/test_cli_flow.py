@@ -129,6 +129,12 @@ def test_init_does_not_replace_a_project(english: Shop) -> None:
     assert (english.folder / "luban.yaml").read_bytes() == before
 
 
+def test_init_of_a_file_that_is_not_there_says_so_before_anything_of_the_project(english: Shop) -> None:
+    done = luban(english.folder, "init", "revews.csv", "--no-probe")
+    assert done.returncode == codes(DataError).exit
+    assert "no file of this name" in done.stderr and "luban.yaml" not in done.stderr
+
+
 def test_check_lists_findings_and_says_what_is_next(chinese: Shop) -> None:
     done = luban(chinese.folder, "check", "--quick", "name=quick", "data.languages=[zh, en]")
     assert done.returncode == 0, done.stderr

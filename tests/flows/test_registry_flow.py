@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import registries
+from flows.told import as_json
 from unit.bundle.made import Made, made
 
 import luban
@@ -30,11 +30,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             tmp_path / f"b{number}", seed=number, wrong=wrong, gates={"accuracy": 0.9} if wrong < 0.1 else {}
         )
     return tmp_path
-
-
-def as_json(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(text.splitlines()[-1])
-    return found
 
 
 def test_the_whole_way(here: Path, said: Any) -> None:

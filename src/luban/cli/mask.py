@@ -20,7 +20,7 @@ from luban.cli.show import Show
 @click.option("--kinds", help="What to mask, with commas, as email,phone; all kinds without it.")
 @click.option("--key", type=click.Path(path_type=Path), help="File with a key: tokens that it can turn back.")
 @click.option("--names-by", multiple=True, metavar="BUNDLE",
-              help="A bundle, or version as names@champion, that tags names, and so finds more; several, too.")  # fmt: skip
+              help="A bundle, or version as names@champion, that tags names: finds more; or several.")  # fmt: skip
 @click.option("--label", "labels", multiple=True, metavar="LABEL=KIND",
               help="A label of it that counts, and as what, as PER=name; without it those that are known.")  # fmt: skip
 @click.option("--reverse", is_flag=True, help="Turn tokens back, with --key.")

@@ -39,7 +39,7 @@ def command(
 
     BUNDLE is the sealed folder, or a version such as bank@3; without it the newest under ./runs. It is verified,
     copied and verified again. A bundle that is registered already stays the version that it is; what --licence, --use
-    and --limits state is added to its card.
+    and --limits state then stands on its card in the place of what they stated before.
     """
     from luban.cli.show import registry as drawn
     from luban.stages import registering

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from luban.cli import options
@@ -33,7 +35,8 @@ from luban.cli.show import Show
               help="Of the requests that are traced, where the caller has not decided it.")  # fmt: skip
 @click.option("--cert", type=click.Path(exists=True, dir_okay=False), help="The TLS certificate's chain, PEM.")
 @click.option("--key", type=click.Path(exists=True, dir_okay=False), help="The certificate's key, PEM.")
-@click.option("--everybody", is_flag=True, help="Let everybody in, though the address can be reached from elsewhere.")
+@click.option("--everybody", is_flag=True,
+              help="Serve on a --host that others reach though there is no key yet.")  # fmt: skip
 @click.option("--ray", is_flag=True, help="On Ray: the cluster that RAY_ADDRESS names, or one of this machine's own.")
 @click.option("--min-replicas", type=click.IntRange(min=1), default=1, show_default=True, help="With --ray.")
 @click.option("--max-replicas", type=click.IntRange(min=1), default=4, show_default=True, help="With --ray.")
@@ -74,7 +77,8 @@ def command(
 
     Each of MODELS is bank=champion, bank=3, or a bundle's folder; without any it is the newest bundle under ./runs.
     An alias that is moved is noticed within seconds, and the new version takes over between two requests. SIGTERM
-    lets those who are inside finish. What happens is logged to stderr, a JSON line an event.
+    lets those who are inside finish. What happens is logged to stderr: a JSON line an event, and short lines for a
+    person where stderr is a terminal, unless --json is given.
     """
     from luban.serve.limits import Limits
     from luban.serve.telemetry import log_to_stderr
@@ -88,10 +92,10 @@ def command(
     wanted = serving.settings(
         models, registry=registry, host=host, port=port, admin_port=admin_port, grpc_port=grpc_port,
         embeddings=embeddings, workers=workers, threads=threads, memory_bytes=memory << 20, cert=cert or "",
-        key=key or "", everybody=everybody, limits=limits,
+        key=key or "", everybody=everybody, limits=limits, log_json=show.json or not sys.stderr.isatty(),
         log_share=log_requests, traces=traces, trace_share=trace_share,
     )  # fmt: skip
-    log_to_stderr()
+    log_to_stderr(wanted.log_json)
     if not ray:
         return serving.serve(wanted)
     from luban.serve.ray import Scaling

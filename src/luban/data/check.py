@@ -127,7 +127,8 @@ def _conflicts(rows: Rows) -> Finding:
         examples.append(rows.show(group[0], f": {told[:200]}"))
     return Finding(
         "conflicting labels", verdict,
-        f"{len(found)} texts, {n_rows} rows ({percent(share)}), are labelled in two ways",
+        f"{len(found)} text{'s are' if len(found) > 1 else ' is'} labelled in two ways: "
+        f"{n_rows} rows ({percent(share)})",
         "decide on one label for each of these texts", tuple(examples),
         {"texts": len(found), "rows": n_rows, "share": share,
          "at": [rows.places[place] for group in found for place in group]},
@@ -344,7 +345,7 @@ def _personal(rows: Rows) -> Finding:
         message = "no mail address, telephone, identity, card or network number"
         return Finding("personal data", PASS, message, "", (), facts)
     told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-    return Finding("personal data", WARN, f"{n_rows} rows hold personal data: {told}",
+    return Finding("personal data", WARN, f"{n_rows} row{'s hold' if n_rows > 1 else ' holds'} personal data: {told}",
                    "replace them by placeholders, unless you may keep them", tuple(examples), facts)  # fmt: skip
 
 

@@ -99,6 +99,8 @@ def _pair(match: re.Match[str]) -> int:
     """Return where a given name and what follows it end; 0 where they are no name."""
     words = match[0].split()
     given, last = words[0].lower(), words[-1].lower()
+    if given not in _GIVEN:  # Mary-Ann
+        given = given.partition("-")[0]
     if given not in _GIVEN or last in _NO_SURNAMES or (given in _AMBIGUOUS and last in _NOT_NAMES):
         return 0
     if len(words) == 3 and words[1][1:] != "." and words[1].lower() in _NO_SURNAMES:

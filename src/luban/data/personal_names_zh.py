@@ -74,6 +74,8 @@ def _name_at(text: str, at: int, *, is_rare: bool) -> int:
             return at + 1
         return _after_a_word_for_it(text, at, at + 1) if _BEFORE.search(text[max(0, at - 12) : at]) else 0
     first = at + (2 if text.startswith(_COMPOUND, at) else 1)
+    if text[at] != "任" and text.startswith(_PLAIN_TITLES, first):
+        return first  # 陈小姐 is no 陈小 that is called 姐
     lengths = [n for n in (2, 1) if _can_be_given(text, first, n)]
     for n in (*lengths, 0):
         match = _AFTER.match(text, first + n)

@@ -114,7 +114,8 @@ def _credentials(text: str) -> _Spans:
     lower = text.lower()
     if "pass" in lower or "pin" in lower or "密码" in text or "口令" in text:
         for match in _PASSWORD.finditer(text):
-            yield match.span(1)
+            # The sentence goes on behind it; a password that ends so is hidden but for its last sign.
+            yield match.start(1), match.start(1) + len(match[1].rstrip(";,.)\"'"))
 
 
 def _emails(text: str) -> _Spans:

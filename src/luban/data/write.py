@@ -137,7 +137,7 @@ class AnswerWriter:
         self.kind = path.suffix.lower().lstrip(".")
         if self.kind not in ("jsonl", "csv", "tsv", "parquet"):
             hint = "use .jsonl, .csv, .tsv or .parquet"
-            raise Conflict(f"{path}: answers can't be written as {path.suffix!r}", hint=hint)
+            raise Conflict(f"{path}: no rows can be written into a file that ends in {path.suffix!r}", hint=hint)
         self.part = path.with_name(f"{path.name}.part")
         self.n_rows = 0
         self._columns: list[str] | None = None

@@ -209,7 +209,9 @@ def _counted(answers: Answers, intervals: bool) -> dict[str, Score]:
     scores = {name: _score(interval, n, intervals) for name, interval in found.items()}
     scores["subset_accuracy" if answers.multi_label else "accuracy"] = _share(int(answers.hits.sum()), n, intervals)
     answered = answers.given.any(axis=1)
-    if not answers.multi_label and not answered.all():
+    if not answers.multi_label and answered.all():
+        scores["micro_f1"] = scores["accuracy"]  # the same quantity, so the same interval
+    elif not answers.multi_label:
         scores["coverage"] = _share(int(answered.sum()), n, intervals)
         scores["selective_accuracy"] = _share(int(answers.hits[answered].sum()), int(answered.sum()), intervals)
     return scores

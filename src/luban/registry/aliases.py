@@ -112,7 +112,7 @@ def rollback(
             return done
         rows = _rows(connection, name, alias)
         if not rows:
-            raise NotFound(f"{name} has no {alias}", hint=f"luban promote {name}@NUMBER --to {alias}")
+            raise NotFound(f"{name} has no alias {alias!r}", hint=f"luban promote {name}@NUMBER --to {alias}")
         current, last = rows[-1].after, rows[-1]
         if expected is not None and expected != current:
             if last.kind == "rollback" and last.before == expected:

@@ -88,7 +88,7 @@ class Registry:
             Conflict: writing took more than an hour.
         """
         facts = facts_of(source) if facts is None else facts
-        from_whom = str(self.version(parent, beside=name)) if parent else ""
+        from_whom = self._parent(parent, name, facts) if parent else ""
         row = {
             "name": wanted_name(name), "who": who, "note": note, "parent": from_whom, "latency_ms": latency_ms, **facts,
         }  # fmt: skip
@@ -109,6 +109,21 @@ class Registry:
             made = Registered(version=found, is_new=False)
         wanted = {what: text.strip() for what, text in (stated or {}).items() if text.strip()}
         return Registered(version=self.state(made.version, wanted, who=who), is_new=made.is_new) if wanted else made
+
+    def _parent(self, reference: str, name: str, facts: Mapping[str, Any]) -> str:
+        """Return a parent as NAME@NUMBER. It may have another base, as what a smaller one was distilled from.
+
+        Raises:
+            NotFound: there is no such version.
+            BadRequest: it answers another task.
+        """
+        parent = self.version(reference, beside=name)
+        if parent.task != facts["task"]:
+            raise BadRequest(
+                f"{parent} answers the task {parent.task}, and this bundle {facts['task']}: it was not made from it",
+                hint="name the version that it was trained on from, compressed or distilled from",
+            )
+        return str(parent)
 
     def state(self, version: Version, stated: Mapping[str, str], *, who: str) -> Version:
         """State something of a version, beside its bundle's own card, and return it.
@@ -285,7 +300,7 @@ class Registry:
             aliases = {row.alias: row.number for row in connection.execute(here)}
             if wanted.alias not in aliases:
                 hint = did_you_mean(wanted.alias, aliases) or f"luban promote {wanted.name}@NUMBER --to {wanted.alias}"
-                raise NotFound(f"{wanted.name} has no {wanted.alias}", hint=hint)
+                raise NotFound(f"{wanted.name} has no alias {wanted.alias!r}", hint=hint)
             number = aliases[wanted.alias]
         query = select(VERSIONS).where((VERSIONS.c.name == wanted.name) & (VERSIONS.c.number == number))
         found = _versions(connection, connection.execute(query).all())

@@ -7,6 +7,7 @@ declares its scope, and none can be made without one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,6 +17,7 @@ from luban.errors import Forbidden
 
 Scope = Literal["predict", "feedback", "read", "admin"]
 SCOPES: tuple[Scope, ...] = ("predict", "feedback", "read", "admin")
+_log = logging.getLogger(__name__)
 Headers = Iterable[tuple[bytes, bytes]]
 """Names in lower case and values, as ASGI has them; gRPC's metadata in the same form."""
 
@@ -42,8 +44,10 @@ class Principal:
             Forbidden: it may not.
         """
         if scope not in self.scopes:
+            _log.info("key %s was refused: it may not %s", self.name, scope)
             raise Forbidden(f"{self.name} may not {scope}", hint=f"use a key with the scope {scope}")
         if model is not None and not self.may_use(model):
+            _log.info("key %s was refused: it may not use the model %.80r", self.name, model)
             raise Forbidden(f"{self.name} may not use the model {model!r}", hint="use a key that is for this model")
 
     def may_use(self, model: str) -> bool:

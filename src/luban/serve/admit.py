@@ -116,7 +116,8 @@ class Application:
             return await self._inside(route, request), True
         except LubanError as error:
             more = 405 if isinstance(error, NotFound) and methods and route is None else None
-            response = problem(error, more, **(route.told(error) if route else {}))
+            added = {"title": "MethodNotAllowed"} if more else route.told(error) if route else {}
+            response = problem(error, more, **added)
             if isinstance(error, TooSlow):
                 return response, False
             if more:

@@ -182,7 +182,9 @@ class Keyring:
     def start(self) -> None:
         """Keep it fresh from now on, from a thread of its own."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._keep_fresh, name="luban-keys", daemon=True)
+            self._thread = threading.Thread(
+                target=self.keep_fresh, args=(self._stopping,), name="luban-keys", daemon=True
+            )
             self._thread.start()
 
     def close(self) -> None:
@@ -202,9 +204,10 @@ class Keyring:
         except LubanError as error:
             _log.warning("when keys were last used could not be written: %s", error.message)
 
-    def _keep_fresh(self) -> None:
+    def keep_fresh(self, stopping: threading.Event) -> None:
+        """Read what has changed, once a second, until told to stop."""
         flushed = self._clock()
-        while not self._stopping.wait(REFRESH_S):
+        while not stopping.wait(REFRESH_S):
             try:
                 self.refresh()
             except LubanError as error:
@@ -265,7 +268,8 @@ class Keyring:
 class Unlocked:
     """Lets everybody do everything until the registry has a key; from then on, its keys count.
 
-    Looked for once a second from a thread. A registry that can't be read then changes nothing: it had no key before.
+    Looked for once a second from a thread, which keeps them fresh afterwards. A registry that can't be read then
+    changes nothing: it had no key before.
     """
 
     def __init__(self, registry: str, *, n_processes: int = 1) -> None:
@@ -273,7 +277,7 @@ class Unlocked:
         self._ring: Keyring | None = None
         self._registry, self._n_processes = registry, n_processes
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="luban-first-key", daemon=True)
+        self._thread = threading.Thread(target=self._look, name="luban-keys", daemon=True)
         self._thread.start()
 
     async def principal(self, headers: Headers) -> Principal:
@@ -290,11 +294,12 @@ class Unlocked:
     def _look(self) -> None:
         while not self._stopping.wait(REFRESH_S):
             try:
-                self._ring = opened(self._registry, n_processes=self._n_processes)
+                self._ring = _read(self._registry, self._n_processes)
             except LubanError as error:
                 _log.warning("the registry can't be read: %s", error.message)
             if self._ring is not None:
                 _log.warning("a key was made: from now on every request needs one")
+                self._ring.keep_fresh(self._stopping)
                 return
 
 
@@ -304,6 +309,14 @@ def opened(registry: str, *, n_processes: int = 1) -> Keyring | None:
     Raises:
         RegistryError: it can't be read: whether there are keys is not known then, and nobody gets in.
     """
+    ring = _read(registry, n_processes)
+    if ring is not None:
+        ring.start()
+    return ring
+
+
+def _read(registry: str, n_processes: int) -> Keyring | None:
+    """Return the keys of a registry as they are now; None and errors as `opened`."""
     try:
         database = open_database(registry)
     except NotFound:
@@ -316,5 +329,4 @@ def opened(registry: str, *, n_processes: int = 1) -> Keyring | None:
     except BaseException:
         database.close()
         raise
-    ring.start()
     return ring

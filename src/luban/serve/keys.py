@@ -197,8 +197,8 @@ def revoke(database: Database, name: str, *, who: str, older: bool = False, why:
         audit.lock(connection)
         key = _key(connection, name)
         now = audit.now()
+        ended = key.live()[1:] if older else key.live()
         if older:
-            ended = key.live()[1:]
             if not ended:
                 return key
             there = KEY_SECRETS.c.id.in_([one.id for one in ended])
@@ -207,7 +207,8 @@ def revoke(database: Database, name: str, *, who: str, older: bool = False, why:
             return key
         else:
             connection.execute(update(KEYS).where(KEYS.c.name == name).values(revoked=now))
-        return _told(connection, name, "key-revoke", who=who, secret="", why=why)
+        ids = ", ".join(one.id for one in ended)
+        return _told(connection, name, "key-revoke", who=who, secret="", ended=ids, why=why)
 
 
 def listed(database: Database) -> list[Key]:
@@ -262,7 +263,8 @@ def expiry(secret: Secret) -> float:
 def _issue(connection: Connection, name: str, expires_s: float | None) -> str:
     """Make a secret, write down its hash, and return it."""
     if expires_s is not None and not 0 < expires_s <= 100 * 366 * 86_400:
-        raise BadRequest(f"a secret can't live for {expires_s:g} s", hint="e.g. 90d; without it, it has no end")
+        why = "its end has passed" if expires_s <= 0 else f"{expires_s / 86_400:,.0f} days are more than 100 years"
+        raise BadRequest(f"a secret can't live so long: {why}", hint="e.g. 90d; without it, it has no end")
     id = random_bits.token_hex(8)
     secret = f"{_PREFIX}{id}_{random_bits.token_urlsafe(_SECRET_BYTES)}"
     now = datetime.now(UTC)
@@ -273,11 +275,11 @@ def _issue(connection: Connection, name: str, expires_s: float | None) -> str:
     return secret
 
 
-def _told(connection: Connection, name: str, action: str, *, who: str, secret: str, why: str) -> Key:
+def _told(connection: Connection, name: str, action: str, *, who: str, secret: str, why: str, ended: str = "") -> Key:
     """Write the entry that says all of what the key is from now on, and return the key."""
     subject = f"key:{name}"
     state: dict[str, Any] = audit.key_states(connection, name)[subject]
-    facts = {"key": state, "secret": secret_id(secret), "why": why}
+    facts = {"key": state, "secret": secret_id(secret), "why": why, **({"ended": ended} if ended else {})}
     audit.append(connection, who=who, action=action, subject=subject, facts=facts)
     return _key(connection, name)
 

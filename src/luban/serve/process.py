@@ -69,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     everybody: bool = False
     """Without keys, let everybody in though the address is not a loopback one."""
     limits: Limits = msgspec.field(default_factory=Limits)
+    log_json: bool = True
+    """Log a JSON line an event; else for a person at a terminal."""
     log_share: float = 0.0
     """Of the requests that get a line in the log."""
     traces: str = ""
@@ -200,9 +202,11 @@ async def _serve(settings: Settings, bound: Sequence[socket.socket]) -> int:
         await ports[0].open(bound[0])
         for one in rpc:
             await one.open(_address(bound[2]))
-        if isinstance(doorkeeper, Open | keyring.Unlocked):
+        keyed = not isinstance(doorkeeper, Open | keyring.Unlocked)
+        if not keyed and settings.log_json:
             event("no keys: whoever reaches this port may do everything", logging.WARNING)
-        event("ready", **told(settings, *bound))
+        if settings.workers == 1 or settings.log_json:
+            event("ready", **told(settings, *bound), keys=keyed)
         await waiting
         begun = time.monotonic()
         event("draining", inside=places.n_inside, connections=ports[0].n_connections)
@@ -266,9 +270,9 @@ async def _tell(telemetry: Telemetry) -> None:
 
 def child() -> int:
     """Serve as one of several processes: the settings come on stdin, and the parent has bound the sockets."""
-    log_to_stderr()
     given = json.load(sys.stdin)
     settings = msgspec.convert(given["settings"], Settings)
+    log_to_stderr(settings.log_json)
     bound = [socket.socket(fileno=number) for number in given["sockets"]]
     try:
         return run(settings, bound)

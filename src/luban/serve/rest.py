@@ -77,7 +77,7 @@ class Rest:
         for place, line in enumerate(lines):
             head: dict[str, Any] = {"index": first + place}
             try:
-                found = decoded(line, schemas.LINE, self._limits)
+                found = decoded(line, schemas.LINE, self._limits, "the line")
                 if isinstance(found, schemas.Line):
                     head |= {} if found.id is msgspec.UNSET else {"id": found.id}
                 rows.append(found.text if isinstance(found, schemas.Line) else found)
@@ -125,7 +125,7 @@ class Rest:
     async def models(self, request: Request) -> Response:
         """List the models that the caller may use."""
         found = [schemas.about(one) for one in self._hosting.models if request.principal.may_use(one.name)]
-        return Response(encode(Models(found)))
+        return Response(encode(Models(found, data=[schemas.ListedModel(id=one.name) for one in found])))
 
     async def model(self, request: Request) -> Response:
         """Tell of one model; where it is not open, without its labels."""

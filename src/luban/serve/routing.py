@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-from luban.errors import BadRequest, LubanError, TooLarge, TooSlow, codes
+from luban.errors import BadRequest, LubanError, TooLarge, TooSlow, codes, did_you_mean
 from luban.serve.access import Principal, Scope
 from luban.serve.limits import Limits
 
@@ -20,6 +20,7 @@ PROBLEM = b"application/problem+json"
 _KNOWN_PATHS = 256
 PUBLIC: Literal["public"] = "public"
 """The scope of a route that anybody may use, said and not forgotten."""
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]{1,100})`(.*)", re.DOTALL)
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
@@ -223,8 +224,14 @@ def problem(error: LubanError, status: int | None = None, /, **more: Any) -> Res
     return Response(msgspec.json.encode(facts), facts["status"], PROBLEM, headers)
 
 
-def decoded(body: bytes, decoder: Any, limits: Limits) -> Any:
+def decoded(body: bytes, decoder: Any, limits: Limits, what: str = "the body") -> Any:
     """Return a body's JSON as the decoder's type.
+
+    Args:
+        body: the JSON.
+        decoder: msgspec's.
+        limits: of its depth.
+        what: what it is, for messages.
 
     Raises:
         BadRequest: it is no JSON, or of another form; the message says where.
@@ -233,13 +240,17 @@ def decoded(body: bytes, decoder: Any, limits: Limits) -> Any:
 
     if too_deep(body, limits.depth):
         raise BadRequest(
-            f"the body: got brackets more than {limits.depth} deep, wanted {limits.depth} at most",
+            f"{what}: got brackets more than {limits.depth} deep, wanted {limits.depth} at most",
             hint="send what the documentation of the route shows",
         )
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"the body: {_told(error)}", hint="see /openapi.json for what is wanted") from None
+        if (unknown := _UNKNOWN_FIELD.match(str(error))) and (known := _fields(decoder.type)):
+            raise BadRequest(
+                f"{what}: there is no field {unknown[1]!r}{unknown[2]}", hint=did_you_mean(unknown[1], known)
+            ) from None
+        raise BadRequest(f"{what}: {_told(error)}", hint="see /openapi.json for what is wanted") from None
 
 
 def too_deep(body: bytes, depth: int) -> bool:
@@ -256,6 +267,16 @@ def too_deep(body: bytes, depth: int) -> bool:
         elif mark in b"]}":
             level -= 1
     return False
+
+
+def _fields(wanted: Any) -> tuple[str, ...]:
+    """Return the fields of a type of msgspec, or of the first among several that has any."""
+    import msgspec
+
+    for one in get_args(wanted) or (wanted,):
+        if isinstance(one, type) and issubclass(one, msgspec.Struct):
+            return one.__struct_encode_fields__
+    return ()
 
 
 def _told(error: Exception) -> str:

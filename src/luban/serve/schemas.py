@@ -194,10 +194,36 @@ class About(Struct, kw_only=True):
     """The same as clients of TensorFlow Serving look for it."""
 
 
+class ListedModel(Struct, kw_only=True):
+    """A model as clients of OpenAI's surface list it."""
+
+    id: str
+    object: str = "model"
+    created: int = 0
+    """Not told."""
+    owned_by: str = "luban"
+
+
 class Models(Struct):
     """The models that the caller may use."""
 
     models: list[About]
+    object: str = "list"
+    data: list[ListedModel] = []
+    """The same names as clients of OpenAI's surface look for them."""
+
+
+class Index(Struct, kw_only=True):
+    """Where everything is on this server."""
+
+    server: str = "luban"
+    version: str
+    """Of Luban."""
+    models: str = "/v1/models"
+    docs: str = "/docs"
+    """Every route, for reading."""
+    openapi: str = "/openapi.json"
+    ready: str = "/readyz"
 
 
 class Health(Struct):
@@ -276,6 +302,8 @@ ASK: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)
 ASK_WHY: msgspec.json.Decoder[AskWhy] = msgspec.json.Decoder(AskWhy)
 LINE: msgspec.json.Decoder[str | Line] = msgspec.json.Decoder(str | Line)
 TYPES: Sequence[type] = (
+    Index,
+    ListedModel,
     Ask,
     Line,
     Predicted,

@@ -6,6 +6,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from luban.serve import schemas
 from luban.serve.limits import Limits
 from luban.serve.openapi import document, page
 from luban.serve.protocols.asking import Asking
@@ -31,6 +32,7 @@ def routes(rest: Rest, asking: Asking) -> tuple[Route, ...]:
         *TensorFlow(asking).routes,
         *SageMaker(asking).routes,
         *OpenAi(asking).routes,
+        Route(method="GET", path="/", scope=PUBLIC, answer=_index, gives=schemas.Index, about="Where everything is."),
         Route(method="GET", path="/openapi.json", scope=PUBLIC, answer=_openapi, about="This document."),
         Route(method="GET", path="/docs", scope=PUBLIC, answer=_docs, about="This document, for reading."),
     )
@@ -49,6 +51,11 @@ def methods(asking: Asking) -> tuple[Method, ...]:
 
     own = (*Predictor(asking).methods, *Inference(asking).methods)
     return (*own, *Probes(asking, (PREDICTOR, INFERENCE)).methods)
+
+
+async def _index(request: Request) -> Response:
+    """Tell where to go from here."""
+    return Response(encode(schemas.Index(version=version("luban"))))
 
 
 async def _openapi(request: Request) -> Response:

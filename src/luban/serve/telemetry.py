@@ -15,7 +15,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,10 +64,43 @@ class Lines(logging.Formatter):
         return json.dumps(told, ensure_ascii=False, default=str)
 
 
-def log_to_stderr() -> None:
-    """Write every event, and every warning of the libraries beneath, as a line on stderr."""
+class Spoken(logging.Formatter):
+    """For a person at a terminal: where the server is and what it serves in a few lines, then a short line an event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines."""
+        facts: dict[str, Any] = getattr(record, "facts", {})
+        if record.getMessage() in ("ready", "serving") and "url" in facts:
+            told = _banner(facts)
+        else:
+            at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+            level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+            some = "  ".join(f"{name}={value}" for name, value in facts.items())
+            told = f"{at}  {level}{record.getMessage()}  {some}".rstrip()
+        return f"{told}\n{self.formatException(record.exc_info)}" if record.exc_info else told
+
+
+def _banner(facts: Mapping[str, Any]) -> str:
+    models = [f"{name}: {source}" if source != name else name for name, source in facts.get("models", {}).items()]
+    keys = "every request needs one" if facts.get("keys") else "none: whoever reaches this port may do everything"
+    told = {
+        "models": "\n            ".join(models), "ask": f"{facts['url']}/v1/models/NAME/predict",
+        "docs": f"{facts['url']}/docs", "grpc": facts.get("grpc", ""),
+        "metrics": f"{facts['admin']}/metrics" if "admin" in facts else "",
+        "keys": keys,
+    }  # fmt: skip
+    lines = [f"  {name:<10}{value}" for name, value in told.items() if value]
+    return "\n".join([f"Luban serves at {facts['url']}", *lines, "Ctrl-C stops it when those inside are answered."])
+
+
+def log_to_stderr(as_json: bool = True) -> None:
+    """Write every event, and every warning of the libraries beneath, to stderr.
+
+    Args:
+        as_json: a JSON line each; else for a person to read.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines())
+    handler.setFormatter(Lines() if as_json else Spoken())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("luban").setLevel(logging.INFO)
 

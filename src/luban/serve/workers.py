@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import msgspec
 
 from luban.errors import ServeError
+from luban.serve.access import Open
+from luban.serve.keyring import Unlocked
 from luban.serve.process import Settings, access, told
 from luban.serve.telemetry import MULTIPROCESS, event
 
@@ -69,7 +71,9 @@ def run(settings: Settings, sockets: Sequence[socket.socket]) -> int:
     Raises:
         ServeError: the settings can't be kept, or no process could be started with them.
     """
-    access(settings).close()
+    doorkeeper = access(settings)
+    keyed = not isinstance(doorkeeper, Open | Unlocked)
+    doorkeeper.close()
     stopping: list[int] = []
     before = {
         one: signal.signal(one, lambda number, _: stopping.append(number)) for one in (signal.SIGTERM, signal.SIGINT)
@@ -80,7 +84,7 @@ def run(settings: Settings, sockets: Sequence[socket.socket]) -> int:
         try:
             for worker in workers:
                 worker.start(settings, sockets)
-            event("serving", workers=settings.workers, **told(settings, *sockets))
+            event("serving", workers=settings.workers, **told(settings, *sockets), keys=keyed)
             while not stopping:
                 _keep(workers, settings, sockets)
                 time.sleep(_LOOK_S)

@@ -84,6 +84,8 @@ def init(
         DataError: a file can't be read, columns can't be told apart, or the test or validation rows lack those of the
             training rows; the message says what to pass.
     """
+    if not data.exists():
+        open_source(data)  # says so, and what is near it: whoever mistyped it has no project file to replace
     if out.exists() and not force:
         raise Conflict(f"{out} is there already", hint="choose another file with --out, or replace it with --force")
     beside = [path for path in (validation, test) if path is not None]

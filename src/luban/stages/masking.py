@@ -13,7 +13,7 @@ from luban.records import Listener, Progress, ignore
 
 if TYPE_CHECKING:
     from luban.data.mask import Masker, Tokens
-    from luban.data.personal import Finder
+    from luban.data.personal import Finder, Personal
     from luban.data.raw import Raw
 
 _ROWS = 4096
@@ -211,21 +211,23 @@ class _Work:
         """Return for each column's name and text what becomes of it."""
         from luban.data.mask import Tokens, unmask
 
+        done: dict[tuple[str, str], _Done] = {}
         if isinstance(self._how, Tokens):
-            turned = {}
             for name, text in values:
-                back, done, left = unmask(text, self._how)
-                turned[name, text] = (
-                    back,
-                    {kind: n for kind, n in (("turned back", done), ("not of this key", left)) if n},
-                )
-            return turned
+                back, n_back, n_left = unmask(text, self._how)
+                counts = {"turned back": n_back, "not of this key": n_left}
+                done[name, text] = back, {kind: n for kind, n in counts.items() if n}
+            return done
         found = dict(zip(values, self._how.mask_all([text for _, text in values]), strict=True))
+        done = {value: (one.text, _kinds(one.found)) for value, one in found.items()}
         short = [one for one in values if not found[one].found and len(one[1]) <= _SHORT]
         leads = [f"{name}: " for name, _ in short]
         told = self._how.mask_all([lead + text for lead, (_, text) in zip(leads, short, strict=True)])
-        done = {value: (one.text, Counter(part.kind for part in one.found)) for value, one in found.items()}
         for value, lead, one in zip(short, leads, told, strict=True):
             if one.found and one.found[0].start >= len(lead):
-                done[value] = one.text[len(lead) :], Counter(part.kind for part in one.found)
+                done[value] = one.text[len(lead) :], _kinds(one.found)
         return done
+
+
+def _kinds(found: Iterable[Personal]) -> Counter[str]:
+    return Counter(one.kind for one in found)

@@ -39,6 +39,10 @@ def bench() -> ModuleType:
 
 
 @pytest.mark.parametrize(("text", "masked"), [
+    ("Mary-Ann O'Neil wrote to 陈小姐。", "<NAME> wrote to <NAME>小姐。"),
+    ("陈小明说", "<NAME>说"),
+    ("password: hunter2; then call", "password: <CREDENTIALS>; then call"),
+    ("密码是abc123.", "密码是<CREDENTIALS>."),
     ("我叫王伟，电话13912345678。", "我叫<NAME>，电话<PHONE>。"),
     ("电话１３９ １２３４-５６７８ 谢谢", "电话<PHONE> 谢谢"),
     ("1\u200b39 1234\u200b5678\u200b。", "<PHONE>\u200b。"),

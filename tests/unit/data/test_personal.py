@@ -10,6 +10,8 @@ from luban.data.personal import find_personal, mask
 @pytest.mark.parametrize(
     ("text", "kinds"),
     [
+        ("Mary-Ann O'Neil wrote twice", ["name"]),
+        ("请陈小姐来一趟", ["name"]),
         ("write to first.last+tag@mail.example.co.uk please", ["email"]),
         ("我的邮箱是zhangsan@qq.com，谢谢", ["email"]),
         ("电话13912345678联系", ["phone"]),

@@ -35,6 +35,13 @@ def test_a_row_without_an_answer_is_wrong_and_lowers_coverage() -> None:
     assert scores["selective_accuracy"].n == 3
 
 
+def test_accuracy_and_micro_f1_are_one_quantity_with_one_interval_where_every_row_is_answered() -> None:
+    gold = [("card",), ("loan",), ("转账",), ("card",)] * 30
+    given = [answer("card"), answer("loan"), answer("card"), answer("card")] * 30
+    scores = classify_scores(gold, given, LABELS, False)
+    assert scores["micro_f1"] == scores["accuracy"] and scores["accuracy"].low < 0.75 < scores["accuracy"].high
+
+
 def test_coverage_is_left_out_where_every_row_is_answered() -> None:
     scores = classify_scores([("card",)], [answer("card")], LABELS, False)
     assert "coverage" not in scores

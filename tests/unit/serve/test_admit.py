@@ -255,8 +255,9 @@ def test_paths_and_methods_that_are_not_there() -> None:
     app = application()
     assert run(ask(app, "GET", "/nowhere"))[0] == 404
     assert run(ask(app, "POST", "/ask/"))[0] == 404
-    status, headers, _ = run(ask(app, "PUT", "/ask/a"))
+    status, headers, body = run(ask(app, "PUT", "/ask/a"))
     assert (status, headers[b"allow"]) == (405, b"POST")
+    assert json.loads(body)["title"] == "MethodNotAllowed"
     status, headers, body = run(ask(app, "HEAD", "/open"))
     assert (status, body) == (200, b"")
 
@@ -314,3 +315,17 @@ def test_the_document_has_every_route_and_every_reference() -> None:
     predict = found["paths"]["/v1/models/{name}/predict"]["post"]
     assert predict["security"] and predict["x-scope"] == "predict"
     assert "security" not in found["paths"]["/healthz"]["get"]
+
+
+def test_who_was_refused_and_why_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "luban")
+    one = Principal(name="shop", scopes=frozenset({"predict"}), models=("bank-*",))
+    one.want("predict", "bank-1")
+    assert not caplog.messages
+    with pytest.raises(Forbidden):
+        one.want("admin")
+    with pytest.raises(Forbidden):
+        one.want("predict", "other\n" * 100)
+    assert caplog.messages[0] == "key shop was refused: it may not admin"
+    assert caplog.messages[1].startswith("key shop was refused: it may not use the model 'other\\nother")
+    assert len(caplog.messages[1]) < 200 and "\n" not in caplog.messages[1]

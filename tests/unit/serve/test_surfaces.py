@@ -30,7 +30,7 @@ from luban.serve.sources import FromFolder, FromRegistry
 from luban.serve.telemetry import Telemetry
 
 PUBLIC_ROUTES = {
-    "/healthz", "/readyz", "/openapi.json", "/docs", "/v2", "/v2/health/live", "/v2/health/ready", "/ping",
+    "/", "/healthz", "/readyz", "/openapi.json", "/docs", "/v2", "/v2/health/live", "/v2/health/ready", "/ping",
 }  # fmt: skip
 PUBLIC_METHODS = {
     "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch",

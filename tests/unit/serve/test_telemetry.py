@@ -20,7 +20,7 @@ from luban.serve import asked, telemetry
 from luban.serve.access import ANYONE
 from luban.serve.batch import Answered, Batcher
 from luban.serve.hosting import Answer, Served
-from luban.serve.telemetry import Telemetry
+from luban.serve.telemetry import Spoken, Telemetry
 
 ROUTE = "/v1/models/{name}/predict"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -167,3 +167,19 @@ def test_a_collector_that_is_no_url_is_refused() -> None:
 
     with pytest.raises(BadRequest, match="wanted a URL"):
         Traces("localhost:4318")
+
+
+def test_a_person_at_a_terminal_is_told_where_it_is_and_whether_there_are_keys() -> None:
+    def spoken(event: str, level: int = logging.INFO, **facts: Any) -> str:
+        record = logging.LogRecord("luban.serve", level, "", 0, event, (), None)
+        record.facts = facts
+        return Spoken().format(record)
+
+    facts = {"url": "http://127.0.0.1:8080", "admin": "http://127.0.0.1:9464", "models": {"bank": "bank@champion"}}
+    open_to_all = spoken("ready", **facts, keys=False).splitlines()
+    assert open_to_all[0] == "Luban serves at http://127.0.0.1:8080"
+    assert any("bank: bank@champion" in line for line in open_to_all)
+    assert any(line.endswith("http://127.0.0.1:8080/docs") for line in open_to_all)
+    assert any("keys" in line and "none" in line for line in open_to_all)
+    assert "every request needs one" in spoken("serving", **facts, keys=True, workers=2)
+    assert spoken("worker.died", logging.ERROR, pid=7).endswith("error: worker.died  pid=7")

@@ -134,7 +134,7 @@ def summary(done: Predicted) -> RenderableType:
     """Return one line on what became of a file of answers."""
     from rich.text import Text
 
-    line = Text.assemble(f"{words.count(done.rows)} rows answered in ", str(done.output or "stdout"))
+    line = Text.assemble(f"{words.counted(done.rows, 'row')} answered in ", str(done.output or "stdout"))
     details = [f"{words.seconds(done.seconds)}, {words.rate(done.rows_per_s)} rows/s"]
     if done.resumed:
         details.append(f"{words.count(done.resumed)} of them by a stopped call before")

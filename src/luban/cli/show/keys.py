@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from luban.cli.show import words
 from luban.cli.show.results import grid, pairs
 
 if TYPE_CHECKING:
@@ -45,23 +44,29 @@ def revoked(key: Key) -> RenderableType:
 
 def table(found: Sequence[Key]) -> RenderableType:
     """Return every key as a table."""
+    from rich.console import Group
     from rich.text import Text
 
     if not found:
         return Text("no key yet: `luban keys create --name NAME --scopes predict` makes one")
-    made = grid(header=True)
-    for column in ("key", "", "scopes", "models", "tenant", "rate", "secrets", "expires", "last used (UTC)"):
-        made.add_column(header=column, header_style="dim", overflow="fold")
+    may = grid(header=True)
+    for column in ("key", "", "scopes", "models", "tenant", "rate"):
+        may.add_column(header=column, header_style="dim", overflow="fold")
+    # A line a secret: callers have changed over when the older one is not seen any more.
+    secrets = grid(header=True)
+    for column in ("key", "secret", "expires (UTC)", "last used (UTC)"):
+        secrets.add_column(header=column, header_style="dim", no_wrap=column != "key")
     for key in found:
         live = key.live()
         state = "revoked" if key.revoked else "" if live else "expired"
-        used = max((one.used for one in key.secrets if one.used), default=None)
-        may = _may(key)
-        made.add_row(
-            Text(key.name, style="bold"), Text(state, style="yellow"), may["scopes"], may["models"], may["tenant"],
-            may["rate"], ", ".join(one.id for one in live), _when(live[0].expires) if live else "", _when(used),
+        told = _may(key)
+        may.add_row(
+            Text(key.name, style="bold"), Text(state, style="yellow"), told["scopes"], told["models"], told["tenant"],
+            told["rate"],
         )  # fmt: skip
-    return made
+        for one in live:
+            secrets.add_row(key.name, one.id, _when(one.expires) or "never", _when(one.used) or "never")
+    return Group(may, Text(), secrets) if secrets.row_count else may
 
 
 def facts(found: Sequence[Key]) -> list[dict[str, Any]]:
@@ -84,7 +89,7 @@ def _may(key: Key) -> dict[str, str]:
     return {
         "scopes": ", ".join(key.scopes), "models": "all" if key.models == ("*",) else ", ".join(key.models),
         "tenant": key.tenant,
-        "rate": "no limit" if key.rate is None else f"{words.rate(key.rate)}/s, {key.burst} at once",
+        "rate": "no limit" if key.rate is None else f"{key.rate:g}/s, {key.burst} at once",
     }  # fmt: skip
 
 

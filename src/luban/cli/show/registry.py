@@ -216,7 +216,7 @@ def _judged(evidence: Mapping[str, Any]) -> list[str]:
     if found:
         lines.append(
             f"{evidence['score']} {found['value']:+.4f} beside {evidence['champion']} on the same "
-            f"{words.count(found['n'])} test rows, 95% interval {found['low']:+.4f} to {found['high']:+.4f}"
+            f"{words.counted(found['n'], 'test row')}, 95% interval {found['low']:+.4f} to {found['high']:+.4f}"
         )
     elif evidence.get("not_compared"):
         lines.append(f"not compared: {evidence['not_compared']}")
@@ -238,7 +238,8 @@ def _entry(one: Entry) -> str:
     if one.action.startswith("key-"):
         may = facts["key"]
         return ", ".join(filter(None, [
-            facts["secret"], f"tenant {may['tenant']}", f"scopes {' '.join(may['scopes'])}",
+            facts["secret"], facts.get("ended") and f"ended {facts['ended']}",
+            f"tenant {may['tenant']}", f"scopes {' '.join(may['scopes'])}",
             f"models {' '.join(may['models'])}", facts["why"],
         ]))  # fmt: skip
     if one.action.endswith(("-begin", "-end")):

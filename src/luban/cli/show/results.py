@@ -130,7 +130,7 @@ def report(found: Report, console: Console, *, written: bool = True) -> Renderab
         table.add_row(Text(name, style="bold"), Text(_value(score), style="bold green"), _interval(score), *beside)
     counted = max((score.n for score in shown.values()), default=0)
     n_rows = found.details.get("n_rows", counted)
-    measured = f"measured on {words.count(n_rows)} rows"
+    measured = f"measured on {words.counted(n_rows, 'row')}"
     if found.task == "tag":
         measured += f" with {words.count(counted)} entities"
     if "coverage" in found.scores:
@@ -186,7 +186,7 @@ def compressed(made: CompressResult, console: Console) -> RenderableType:
     where = {"tried": near(made.folder / "compress.html")}
     if made.chosen is not None and made.lost is not None:
         ends = f"{made.lost.low * 100:+.2f} to {made.lost.high * 100:+.2f}"
-        told = f"{made.lost.value * 100:+.2f} points lost on {words.count(made.lost.n)} test rows, {ends}"
+        told = f"{made.lost.value * 100:+.2f} points lost on {words.counted(made.lost.n, 'test row')}, {ends}"
         parts += [Text(), Text.assemble(("chosen ", "green"), (made.chosen.name, "bold"), f": {told}")]
     if made.bundle is not None:
         where["bundle"] = f"{near(made.bundle.folder)}  {made.bundle.digest[:12]}"

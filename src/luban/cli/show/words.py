@@ -39,6 +39,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def counted(number: float, what: str) -> str:
+    """Return a count with what it counts, whose plural has an s: `1 row`, `12,345 rows`."""
+    return f"{count(number)} {what}{'' if number == 1 else 's'}"
+
+
 def rate(number: float) -> str:
     """Return a rate with two or three digits that matter: `1,820`, `45.2`, `0.31`."""
     if number >= 100:
