@@ -88,7 +88,7 @@ def test_what_is_not_there_is_told_with_what_is(registry: Registry, made: dict[s
     assert "did you mean 'bank'?" in found.value.hint
     with pytest.raises(NotFound, match="no version 7"):
         registry.version("bank@7")
-    with pytest.raises(NotFound, match="bank has no champion"):
+    with pytest.raises(NotFound, match="bank has no alias 'champion'"):
         registry.version("bank")
     for wrong in ("bank@", "@champion", "a/b@1", "bank@1@2", "bänk@1", ""):
         with pytest.raises(BadRequest):
@@ -209,7 +209,7 @@ def test_rollback_goes_back_along_the_promotions(registry: Registry, made: dict[
     assert [aliases.rollback(registry, "bank", who=WHO).after for _ in range(2)] == [2, 1]
     with pytest.raises(NotFound, match="named no version before 1"):
         aliases.rollback(registry, "bank", who=WHO)
-    with pytest.raises(NotFound, match="has no alias .canary"):
+    with pytest.raises(NotFound, match="has no alias 'canary'"):
         aliases.rollback(registry, "bank", alias="canary", who=WHO)
     assert [one.kind for one in aliases.moves(registry, "bank")].count("rollback") == 3
 

@@ -163,7 +163,7 @@ def test_what_is_not_there_is_told(registry: Registry) -> None:
         trials.stop(registry, "bank", who=WHO)
     with pytest.raises(BadRequest, match="bank@1 is bank@champion itself"):
         trials.begin(registry, "bank@1", TERMS, who=WHO)
-    with pytest.raises(NotFound, match="bank has no beta"):
+    with pytest.raises(NotFound, match="bank has no alias 'beta'"):
         begin(registry, alias="beta")
     with pytest.raises(BadRequest, match="a shadow answers nobody"):
         begin(registry, kind="shadow", terms=replace(TERMS, then="promote"))
