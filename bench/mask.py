@@ -6,7 +6,7 @@ DEVELOPED; the figures are those on JUDGED, by recognisers that were not changed
     python bench/mask.py --sentences 1000 --data ../shared/data
     python bench/mask.py --data ../shared/data --names-by names/runs/names/bundle --label PER=name
 
-With `--names-by` everything is measured by rules alone and by rules with it; `names.py` makes a project for one.
+With `--names-by` everything is measured by rules alone and by both; `taggers/names.py` makes a project for one.
 """
 
 from __future__ import annotations
@@ -450,7 +450,7 @@ def real(path: Path, finders: Sequence[Finder] = ()) -> tuple[int, Counter[str],
 
 def tagged(folder: Path, finders: Sequence[Finder]) -> dict[str, dict[str, Any]]:
     """Return set -> people's names in its test rows, the share hidden whole, and of findings those that touch one."""
-    from names import SETS, rows
+    from taggers.names import SETS, rows
 
     told: dict[str, dict[str, Any]] = {}
     for name, (part, between, means) in SETS.items():

@@ -90,6 +90,10 @@ def test_what_is_not_there_is_told_with_what_is(registry: Registry, made: dict[s
         registry.version("bank@7")
     with pytest.raises(NotFound, match="bank has no alias 'champion'"):
         registry.version("bank")
+    aliases.promote(registry, "bank@1", who=WHO)
+    with pytest.raises(NotFound, match="bank has no alias 'champoin'") as found:
+        registry.version("bank@champoin")
+    assert "did you mean 'champion'?" in found.value.hint
     for wrong in ("bank@", "@champion", "a/b@1", "bank@1@2", "bänk@1", ""):
         with pytest.raises(BadRequest):
             registry.version(wrong)

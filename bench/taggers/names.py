@@ -3,7 +3,7 @@
 WNUT-17 (tweets, forums), CLUENER (news) and ResumeNER (résumés), with two labels: PER and LOC. Test rows are those
 sets' own, without any that stand among the training rows too.
 
-    python bench/names.py ../shared/data names
+    python bench/taggers/names.py ../shared/data names
     cd names && luban run
     python bench/mask.py --names-by names/runs/names/bundle --data ../shared/data
 """
