@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import shutil
 import signal
 import ssl
@@ -225,3 +228,34 @@ def test_the_newest_bundle_is_served_where_none_is_named(classify: Made, tmp_pat
     shutil.copytree(classify.folder, tmp_path / "runs/made/bundle")
     with served(cwd=tmp_path) as server:
         assert httpx.get(f"{server.url}/v1/models").json()["models"][0]["name"] == "made"
+
+
+def test_on_a_terminal_a_person_is_told_where_it_is_what_it_serves_and_whether_there_are_keys(
+    classify: Made, tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "luban.cli.main", "serve", f"bank={classify.folder}", "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--admin-port", "0", "--threads", "1"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path
+    )
+    os.close(theirs)
+    told = ""
+    try:
+        while "Ctrl-C stops" not in told:
+            told += os.read(ours, 4096).decode()
+        found = re.search(r"Luban serves at (http://\S+)", told)
+        assert found is not None
+        index = httpx.get(f"{found[1]}/").json()
+        assert httpx.get(f"{found[1]}{index['docs']}").status_code == 200
+        assert f"bank: {classify.folder}" in told and f"{found[1]}/docs" in told and "none: whoever" in told
+        assert "{" not in told, "no line of JSON"
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(40) == 0
+        os.close(ours)
+
+
+def test_openai_s_client_finds_the_models_in_its_own_form(client: httpx.Client) -> None:
+    found = client.get("/v1/models").json()
+    assert found["object"] == "list"
+    assert [(one["id"], one["object"]) for one in found["data"]] == [(one["name"], "model") for one in found["models"]]
