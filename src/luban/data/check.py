@@ -83,7 +83,8 @@ def _schema(rows: Rows, multi: bool) -> Finding:
         found = [place for place, row in enumerate(rows.kinds) if rows.part[place] and {*row} & {*unknown}]
         few = not rows.per_token and share_of(len(found), sum(map(len, rows.parts[1:]))) < _FEW_UNKNOWN
         return Finding(
-            "schema", WARN if few else FAIL, f"{message}. Not in training: {named(unknown)}, on {len(found)} rows",
+            "schema", WARN if few else FAIL,
+            f"{message}. Not in training: {named(unknown)}, on {len(found)} row{'s' if len(found) > 1 else ''}",
             "mend the spelling of these labels, or add training rows that have them", rows.shows(found), facts,
         )  # fmt: skip
     if len(train) < (1 if rows.per_token or multi else 2):
