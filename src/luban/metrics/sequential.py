@@ -20,6 +20,7 @@ import numpy as np
 
 _POINTS = (np.arange(256) + 0.5) / 256
 """Of the mixture, as shares of the way from the innocent proportion to 1."""
+_TINY = 1e-300
 
 
 def evidence(events: int, trials: int, at_most: float) -> float:
@@ -51,6 +52,49 @@ def evidence_of_more(ours: int, theirs: int, share: float, ratio: float) -> floa
     """
     odds = ratio * share / (1.0 - share)
     return evidence(ours, ours + theirs, odds / (1.0 + odds))
+
+
+def evidence_of_worse(ours: int, n_ours: int, theirs: int, n_theirs: int, ratio: float) -> float:
+    """Return the evidence, as `evidence` does, that an event is more than `ratio` times as probable in our group.
+
+    For groups whose sizes say nothing, because someone chose how many of each are looked at. The likelihood of a
+    mixture over both probabilities is held against the largest one that innocence allows (Wasserman, Ramdas and
+    Balakrishnan 2020, "Universal inference", section 8): it is sure at every moment, and needs more observations.
+
+    Args:
+        ours: events in our group.
+        n_ours: how often it could have happened there.
+        theirs: events in the other.
+        n_theirs: how often it could have happened there.
+        ratio: how many times their probability ours may be, at least 1.
+    """
+
+    def mixture(events: int, trials: int) -> float:
+        # Beta(1/2, 1/2) over the probability, of Krichevsky and Trofimov.
+        return (
+            math.lgamma(events + 0.5) + math.lgamma(trials - events + 0.5) - math.lgamma(trials + 1) - math.log(math.pi)
+        )
+
+    def likelihood(our_p: float, their_p: float) -> float:
+        found = 0.0
+        for events, trials, p in ((ours, n_ours, our_p), (theirs, n_theirs, their_p)):
+            found += events * math.log(max(p, _TINY)) + (trials - events) * math.log(max(1.0 - p, _TINY))
+        return found
+
+    our_p, their_p = (events / trials if trials else 0.0 for events, trials in ((ours, n_ours), (theirs, n_theirs)))
+    if our_p <= ratio * their_p or not n_theirs:
+        innocent = likelihood(our_p, their_p if n_theirs else 1.0)
+    else:
+        # On the edge of innocence; the likelihood has one top there, as it is concave.
+        low, high = 0.0, 1.0 / ratio
+        for _ in range(80):
+            left, right = low + (high - low) / 3, high - (high - low) / 3
+            if likelihood(ratio * left, left) < likelihood(ratio * right, right):
+                low = left
+            else:
+                high = right
+        innocent = likelihood(ratio * low, low)
+    return mixture(ours, n_ours) + mixture(theirs, n_theirs) - innocent
 
 
 def at_least(events: int, trials: int, alpha: float = 0.05) -> float:

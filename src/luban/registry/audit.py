@@ -33,8 +33,8 @@ class Entry:
     at: str
     who: str
     action: str
-    """`register`, `card`, `promote`, `rollback`, `key-create`, `key-rotate`, `key-revoke`, or `-begin` and
-    `-end` of a `canary` or a `shadow`."""
+    """`register`, `card`, `promote`, `rollback`, `key-create`, `key-rotate`, `key-revoke`, `feedback-delete`,
+    or `-begin` and `-end` of a `canary` or a `shadow`."""
     subject: str
     """What was changed, e.g. `bank@3`, `bank@champion` or `key:shop`."""
     facts: Mapping[str, Any]

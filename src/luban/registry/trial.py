@@ -1,10 +1,10 @@
 """A version on trial beside the champion, what was counted, and how that is judged.
 
 Two kinds. As a canary the challenger answers a share of the requests; as a shadow it answers copies of them, and nobody
-gets its answers. What speaks against a challenger: it fails more often than the champion, it is slower, or it gives
-other answers than the test rows led to expect. Each is tested sequentially (`luban.metrics.sequential`) at a third of
-`ALPHA`, so that a good challenger is taken back with probability `ALPHA` at most, however long the trial goes on and
-however often it is looked at.
+gets its answers. What speaks against a challenger: it fails more often than the champion, it is slower, it gives other
+answers than the test rows led to expect, or callers say more often that its answers are wrong. Each is tested
+sequentially (`luban.metrics.sequential`) at a quarter of `ALPHA`, so that a good challenger is taken back with
+probability `ALPHA` at most, however long the trial goes on and however often it is looked at.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from luban.metrics.sequential import evidence, evidence_of_more
+from luban.metrics.sequential import evidence, evidence_of_more, evidence_of_worse
 from luban.records import Prediction
 
 Kind = Literal["canary", "shadow"]
@@ -22,7 +22,9 @@ State = Literal["running", "rolled_back", "stopped", "passed", "promoted"]
 RUNNING: State = "running"
 ALPHA = 1e-3
 """Probability with which a challenger that is good enough is taken back."""
-SURE = math.log(3 / ALPHA)
+SURE = math.log(4 / ALPHA)
+_UNEVEN = 1.0
+"""Logarithm of the evidence from which on it is no chance that the right answers of one version are told of more."""
 SLOW = 0.01
 """Share of answers that are slower than the 99th percentile."""
 BUCKETS = 64
@@ -51,6 +53,8 @@ class Terms:
     """Share of texts to which its answer may be another than the champion's."""
     basis: str = ""
     """What that share comes from."""
+    errs_at_most: float = 1.2
+    """How many times the champion's rate of wrong answers, as feedback tells of them, it may have."""
     least: int = 100
     """Answers of the challenger without which it can't pass."""
 
@@ -74,6 +78,12 @@ class Counts:
     compared: int = 0
     """Different texts that both have answered."""
     disagreed: int = 0
+    champion_labelled: int = 0
+    """Requests, or callers where they keep their version, of whose answers feedback says whether they were right."""
+    challenger_labelled: int = 0
+    champion_wrong: int = 0
+    """Those of them with a wrong answer."""
+    challenger_wrong: int = 0
     dropped: int = 0
     """Copies that were not made, because the server had better things to do."""
     champion_ms: list[int] = field(default_factory=lambda: [0] * BUCKETS)
@@ -140,6 +150,7 @@ def rule(rollout: Rollout, counts: Counts) -> Ruling:
         evidence_of_more(one.challenger_slow, one.champion_slow, share, terms.slower_at_most),
     )
     other = evidence(one.disagreed, one.compared, terms.disagrees_at_most)
+    wrong = _wrong(one, share, terms.errs_at_most)
     if rollout.kind == "shadow":  # its copies wait until nobody else needs the processor: its times say little
         failing, slow = evidence(one.challenger_failed, one.challenger, SLOW), 0.0
     reasons = []
@@ -158,14 +169,42 @@ def rule(rollout: Rollout, counts: Counts) -> Ruling:
             f"it answered {one.disagreed} of {one.compared} texts otherwise than the champion;"
             f" {terms.disagrees_at_most:.3f} of them was expected at most ({terms.basis or 'as was said'})"
         )
+    if wrong >= SURE:
+        reasons.append(
+            f"feedback says that {one.challenger_wrong} of {one.challenger_labelled} were answered wrongly, beside"
+            f" {one.champion_wrong} of {one.champion_labelled} of the champion's;"
+            f" {terms.errs_at_most:g} times the champion's rate is allowed"
+        )
     found = {
         "counts": {name: value for name, value in vars(one).items() if not isinstance(value, list)},
-        "log_evidence": {"fails": round(failing, 2), "slow": round(slow, 2), "disagrees": round(other, 2)},
+        "log_evidence": {
+            "fails": round(failing, 2),
+            "slow": round(slow, 2),
+            "disagrees": round(other, 2),
+            "wrong": round(wrong, 2),
+        },
         "sure_from": round(SURE, 2),
         "champion_ms": times(one.champion_ms),
         "challenger_ms": times(one.challenger_ms),
     }
     return Ruling(reasons=tuple(reasons), evidence=found)
+
+
+def _wrong(one: Counts, share: float, ratio: float) -> float:
+    """Return the evidence that the challenger's answers are wrong too often.
+
+    Chance decides who gets the challenger, and whoever gives feedback does not choose by version: then its part of the
+    wrong answers is its share of the requests, though most who are content say nothing. Where people were shown more of
+    the one version's answers, its right ones are told of more often, too; then only rates within what was told count.
+    """
+    more = evidence_of_more(one.challenger_wrong, one.champion_wrong, share, ratio)
+    right = one.challenger_labelled - one.challenger_wrong, one.champion_labelled - one.champion_wrong
+    if evidence_of_more(*right, share, 1.0) < _UNEVEN:
+        return more
+    within = evidence_of_worse(
+        one.challenger_wrong, one.challenger_labelled, one.champion_wrong, one.champion_labelled, ratio
+    )
+    return min(more, within)
 
 
 def bucket(seconds: float) -> int:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from luban.errors import BadRequest, Conflict, CorruptBundle, GateError, NotFound, RegistryError
 from luban.files import canonical_json
 from luban.metrics.interval import wilson_ends
-from luban.registry import aliases, audit
+from luban.registry import aliases, audit, feedback
 from luban.registry.store import Registry
 from luban.registry.trial import RUNNING, Counts, Kind, Rollout, Ruling, State, Terms, rule, same
 from luban.registry.version import CHAMPION, Reference, Version, wanted_alias
@@ -113,9 +113,9 @@ def note(registry: Registry, rollout: Rollout, server: str, counts: Counts) -> N
 
 
 def counted(registry: Registry, rollout: Rollout) -> Counts:
-    """Return what all processes have counted of a trial."""
+    """Return what all processes have counted of a trial, and what feedback says of its answers."""
     with registry.database.reading() as connection:
-        return _counted(connection, rollout.id)
+        return _counted(connection, rollout)
 
 
 def judge(registry: Registry, rollout: Rollout, *, now: str, who: str) -> Rollout:
@@ -129,7 +129,7 @@ def judge(registry: Registry, rollout: Rollout, *, now: str, who: str) -> Rollou
     """
     with registry.database.reading() as connection:
         named = _named(connection, rollout.name, rollout.alias)
-        ruling = rule(rollout, counts := _counted(connection, rollout.id))
+        ruling = rule(rollout, counts := _counted(connection, rollout))
     if named == rollout.challenger:
         return end(registry, rollout, "promoted", f"it became {rollout.name}@{rollout.alias}", ruling, who=who)
     if named != rollout.champion:
@@ -162,7 +162,7 @@ def end(
     """End a trial, with the evidence, and return it as it ended: where it had ended before, nothing is changed."""
     with registry.database.writing() as connection:
         audit.lock(connection)
-        ruling = ruling or rule(rollout, _counted(connection, rollout.id))
+        ruling = ruling or rule(rollout, _counted(connection, rollout))
         told = canonical_json(ruling.evidence).decode()
         running = (ROLLOUTS.c.id == rollout.id) & (ROLLOUTS.c.state == RUNNING)
         ours = connection.execute(
@@ -220,6 +220,8 @@ def _want(terms: Terms, kind: Kind) -> None:
         raise BadRequest(f"share: got {terms.share:g}, wanted more than 0 and at most {most:g} for a {kind}")
     if terms.by not in ("", "key") and not (terms.by.startswith("header:") and terms.by[7:].strip()):
         raise BadRequest(f"by: got {terms.by!r}, wanted `key` or `header:NAME`", hint="e.g. --by header:x-user")
+    if not terms.errs_at_most >= 1.0:
+        raise BadRequest(f"errs_at_most: got {terms.errs_at_most:g}, wanted 1 at least")
     if terms.minutes <= 0:
         raise BadRequest(f"minutes: got {terms.minutes:g}, wanted more than 0")
     if kind == "shadow" and terms.then == "promote":
@@ -245,10 +247,14 @@ def _rollout(connection: Connection, number: int) -> Rollout:
     return _as_rollout(connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.id == number)).one())
 
 
-def _counted(connection: Connection, number: int) -> Counts:
+def _counted(connection: Connection, rollout: Rollout) -> Counts:
     total = Counts()
-    for text in connection.execute(select(ROLLOUT_COUNTS.c.counts).where(ROLLOUT_COUNTS.c.rollout == number)).scalars():
+    here = ROLLOUT_COUNTS.c.rollout == rollout.id
+    for text in connection.execute(select(ROLLOUT_COUNTS.c.counts).where(here)).scalars():
         total.add(Counts(**json.loads(text)))
+    said = feedback.quality(connection, rollout.id)
+    total.champion_labelled, total.champion_wrong = said.get(rollout.champion, (0, 0))
+    total.challenger_labelled, total.challenger_wrong = said.get(rollout.challenger, (0, 0))
     return total
 
 

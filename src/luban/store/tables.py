@@ -186,6 +186,55 @@ ROLLOUT_COUNTS = Table(
 )
 """What each serving process has counted of a trial: it writes its own row alone, and readers add them up."""
 
+FEEDBACK = Table(
+    "feedback",
+    METADATA,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(32), nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("until", String(32)),
+    Column("tenant", String(64), nullable=False),
+    Column("caller", String(64), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("version", Integer),
+    Column("answer", String(32), nullable=False),
+    Column("rollout", Integer),
+    Column("unit", String(32), nullable=False),
+    Column("wrong", Boolean),
+    Column("text", Text),
+    Column("truth", Text),
+    Column("said", Text),
+    Column("comment", Text, nullable=False),
+    Column("masked", Boolean, nullable=False),
+    Column("state", String(16), nullable=False),
+    UniqueConstraint("id", name="feedback_id"),
+    CheckConstraint("state IN ('quarantined', 'approved', 'rejected')", name="feedback_state"),
+    Index("feedback_model", "model", "seq"),
+    Index("feedback_source", "source"),
+    Index("feedback_until", "until"),
+    Index(
+        "feedback_rollout", "rollout", sqlite_where=text("rollout IS NOT NULL"),
+        postgresql_where=text("rollout IS NOT NULL"),
+    ),
+)  # fmt: skip
+"""What callers say of answers. Nothing refers to it and it refers to nothing, so that a row can go at any time.
+
+From `until` on a row counts as gone. `rollout` and `unit` belong to answers that were given in a trial: what was
+decided by lot once, a request or a caller, is one unit."""
+
+FEEDBACK_POSTS = Table(
+    "feedback_posts",
+    METADATA,
+    Column("caller", String(64), primary_key=True),
+    Column("once", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("ids", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Index("feedback_posts_at", "at"),
+)
+"""Posts that were taken: `once` and `digest` are hashes under a secret of the caller's key and of what was sent."""
+
 AUDIT = Table(
     "audit",
     METADATA,

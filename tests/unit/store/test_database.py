@@ -109,10 +109,10 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_schema_of_an_older_luban_is_upgraded_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_database(str(tmp_path), create=True).close()
     monkeypatch.setattr(databases, "newest", lambda: "9999")
-    with pytest.raises(RegistryError, match="has schema 0003; this Luban wants 9999") as found:
+    with pytest.raises(RegistryError, match="has schema 0004; this Luban wants 9999") as found:
         open_database(str(tmp_path))
     assert "luban registry upgrade" in found.value.hint
-    assert databases.upgrade(str(tmp_path)) == "0003", "there is no newer step yet"
+    assert databases.upgrade(str(tmp_path)) == "0004", "there is no newer step yet"
 
 
 def test_a_migration_that_is_killed_leaves_no_table(tmp_path: Path) -> None:
