@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from luban.bundle.engine import Engine
     from luban.client.asynchronous import AsyncClient
+    from luban.client.calls import Feedback
     from luban.client.synchronous import Client
     from luban.errors import (
         BadRequest,
@@ -61,6 +62,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "luban.bundle.engine": ("Engine",),
     "luban.client.asynchronous": ("AsyncClient",),
+    "luban.client.calls": ("Feedback",),
     "luban.client.synchronous": ("Client",),
     "luban.errors": (
         "BadRequest",
@@ -113,6 +115,7 @@ __all__ = [
     "Diverged",
     "Engine",
     "Explanation",
+    "Feedback",
     "Finding",
     "Forbidden",
     "GateError",

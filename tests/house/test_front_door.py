@@ -12,7 +12,7 @@ import luban
 
 NAMES = """
 __version__ check export init load open_project package predict_file run
-AsyncClient Client Engine Explanation Finding Prediction Problem Progress Report Score Span Step
+AsyncClient Client Engine Explanation Feedback Finding Prediction Problem Progress Report Score Span Step
 LubanError ProjectError DataError
 PluginError UnknownPlugin MissingExtra
 TrainError Diverged OutOfMemory

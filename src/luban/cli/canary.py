@@ -23,6 +23,8 @@ from luban.cli.show import Show
               help="Of texts that it may answer otherwise than the champion; else the test rows say.")  # fmt: skip
 @click.option("--slower-at-most", type=click.FloatRange(1), default=2.0, show_default=True, metavar="TIMES",
               help="How many times the champion's 99th percentile its own may be.")  # fmt: skip
+@click.option("--errs-at-most", type=click.FloatRange(1), default=1.2, show_default=True, metavar="TIMES",
+              help="How many times the champion's wrong answers it may give, as feedback tells of them.")  # fmt: skip
 @click.option("--beside", "alias", default="champion", show_default=True, metavar="ALIAS", help="Whose requests.")
 @click.option("--status", is_flag=True, help="Show how it stands; VERSION may be a model's name, or left out.")
 @click.option("--stop", is_flag=True, help="End it now; VERSION may be a model's name.")
@@ -42,6 +44,7 @@ def command(
     shadow: bool,
     disagree_at_most: float | None,
     slower_at_most: float,
+    errs_at_most: float,
     alias: str,
     status: bool,
     stop: bool,
@@ -51,9 +54,9 @@ def command(
 ) -> int:
     """Try VERSION, e.g. bank@4, on a share of what the champion is asked.
 
-    Every server that serves bank=champion takes part within seconds. Where VERSION fails more often, is slower, or
-    answers otherwise than its test rows led to expect, it goes back by itself; the audit keeps why. With --status the
-    exit code is 1 where the last trial was rolled back.
+    Every server that serves bank=champion takes part within seconds. Where VERSION fails more often, is slower, answers
+    otherwise than its test rows led to expect, or is wrong more often by what callers say, it goes back by itself; the
+    audit keeps why. With --status the exit code is 1 where the last trial was rolled back.
     """
     from luban.cli.show import trials as drawn
     from luban.stages import trying
@@ -73,7 +76,7 @@ def command(
         return 0
     begun = trying.begin(
         version, share=share, by=by, minutes=minutes, then=then, shadow=shadow, disagree_at_most=disagree_at_most,
-        slower_at_most=slower_at_most, alias=alias, registry=registry, why=why, who=who,
+        slower_at_most=slower_at_most, errs_at_most=errs_at_most, alias=alias, registry=registry, why=why, who=who,
     )  # fmt: skip
     show.give("canary", {"trial": begun}, lambda: drawn.begun(begun))
     show.hint(f"luban canary {begun.name} --status")

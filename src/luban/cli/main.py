@@ -35,6 +35,7 @@ COMMANDS = {
     "diff": "Show what changed from one version to another.",
     "promote": "Let an alias name a version, if it is good enough.",
     "canary": "Try a version on a share of the requests; it goes back by itself.",
+    "feedback": "List, export or delete what callers say of answers.",
     "rollback": "Let an alias name again what it named before.",
     "audit": "Check or list who changed what in the registry.",
     "keys": "Make, list, rotate or revoke the keys of those who call a server.",

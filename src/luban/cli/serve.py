@@ -33,6 +33,10 @@ from luban.cli.show import Show
               help="Send OpenTelemetry traces to this collector, e.g. http://127.0.0.1:4318.")  # fmt: skip
 @click.option("--trace-share", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="SHARE",
               help="Of the requests that are traced, where the caller has not decided it.")  # fmt: skip
+@click.option("--feedback-days", type=click.FloatRange(min=0), default=365.0, show_default=True,
+              help="For how long what callers say of answers is kept; 0 until it is deleted.")  # fmt: skip
+@click.option("--feedback-raw", is_flag=True,
+              help="Keep the texts of feedback with their personal data, where you have the right to.")  # fmt: skip
 @click.option("--cert", type=click.Path(exists=True, dir_okay=False), help="The TLS certificate's chain, PEM.")
 @click.option("--key", type=click.Path(exists=True, dir_okay=False), help="The certificate's key, PEM.")
 @click.option("--everybody", is_flag=True,
@@ -63,6 +67,8 @@ def command(
     log_requests: float,
     traces: str,
     trace_share: float,
+    feedback_days: float,
+    feedback_raw: bool,
     cert: str | None,
     key: str | None,
     everybody: bool,
@@ -94,6 +100,7 @@ def command(
         embeddings=embeddings, workers=workers, threads=threads, memory_bytes=memory << 20, cert=cert or "",
         key=key or "", everybody=everybody, limits=limits, log_json=show.json or not sys.stderr.isatty(),
         log_share=log_requests, traces=traces, trace_share=trace_share,
+        feedback_days=feedback_days, feedback_raw=feedback_raw,
     )  # fmt: skip
     log_to_stderr(wanted.log_json)
     if not ray:

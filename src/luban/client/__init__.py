@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luban.client.asynchronous import AsyncClient
-from luban.client.calls import Answer, Explained, ServedModel
+from luban.client.calls import Answer, Explained, Feedback, ServedModel
 from luban.client.synchronous import Client
 
-__all__ = ["Answer", "AsyncClient", "Client", "Explained", "ServedModel"]
+__all__ = ["Answer", "AsyncClient", "Client", "Explained", "Feedback", "ServedModel"]

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from luban.client import calls, transport
-from luban.client.calls import Answer, Call, Explained, Row, Send, ServedModel, Terms
+from luban.client.calls import Answer, Call, Explained, Feedback, Row, Send, ServedModel, Terms
 from luban.records import Prediction
 
 T = TypeVar("T")
@@ -27,9 +27,15 @@ class AsyncClient:
             base_url=self._terms.url, headers=self._terms.headers, verify=verify
         )
 
-    async def predict(self, model: str, rows: Sequence[Row], *, scores: bool = False) -> Answer:
+    async def predict(self, model: str, rows: Sequence[Row], *, scores: bool = False, ids: bool = False) -> Answer:
         """Answer a few rows; see `Client.predict`."""
-        return await self._run(calls.predict(self._terms, model, rows, scores=scores))
+        return await self._run(calls.predict(self._terms, model, rows, scores=scores, ids=ids))
+
+    async def feedback(
+        self, model: str, said: Feedback | Sequence[Feedback], *, once: str | None = None
+    ) -> tuple[str, ...]:
+        """Say which answers were right or wrong; see `Client.feedback`."""
+        return await self._run(calls.feedback(self._terms, model, said, once=once))
 
     async def predict_many(self, model: str, rows: Iterable[Row], *, scores: bool = False) -> AsyncIterator[Prediction]:
         """Answer any number of rows as they are read; see `Client.predict_many`."""

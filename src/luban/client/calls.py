@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -43,6 +44,8 @@ class Answer(Sequence[Prediction]):
     """SHA-256 of the bundle."""
     predictions: tuple[Prediction, ...]
     """One a row, in their order."""
+    ids: tuple[str, ...] = ()
+    """One a row, where they were asked for: by these `feedback` names the answers."""
 
     def __getitem__(self, place: Any) -> Any:
         return self.predictions[place]
@@ -78,6 +81,30 @@ class ServedModel:
     task: str = ""
     """Told of one model alone, when it is open."""
     labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """What is said of one answer, or of one text: whether it was right, and what is right.
+
+    >>> Feedback(id=answer.ids[0], text="Where is my card?", label="card_arrival")
+    """
+
+    id: str | None = None
+    """Id of the answer, from `Answer.ids`."""
+    text: str | None = None
+    """The text; with `id` the one that was answered. Without a text nothing can be learnt from it."""
+    right: bool | None = None
+    """Whether the answer was right; needs `id`."""
+    label: str | None = None
+    """The right label."""
+    labels: Sequence[str] | None = None
+    """The right labels, where a text may have several."""
+    spans: Sequence[Span] | None = None
+    """The right entities, where texts are tagged."""
+    source: str | None = None
+    """Who or what it comes from, such as a user's id: by it, it can be deleted."""
+    comment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +165,32 @@ class Terms:
         return {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {})}
 
 
-def predict(terms: Terms, model: str, rows: Sequence[Row], *, scores: bool) -> Call[Answer]:
+def predict(terms: Terms, model: str, rows: Sequence[Row], *, scores: bool, ids: bool = False) -> Call[Answer]:
     """Answer up to `ROWS` rows.
 
     Raises:
         BadRequest: `rows` is a text itself, or a row is neither a text nor tokens.
         LubanError: what the server says.
     """
-    body = json.dumps({"texts": _checked(rows), "scores": scores}).encode()
+    body = json.dumps({"texts": _checked(rows), "scores": scores, **({"ids": True} if ids else {})}).encode()
     found = yield from _asked(terms, "POST", f"/v1/models/{quote(model, safe='')}/predict", body)
-    return Answer(found["model"], found["version"], found["digest"], tuple(map(_prediction, found["predictions"])))
+    given = tuple(one["id"] for one in found["predictions"]) if ids else ()
+    predictions = tuple(map(_prediction, found["predictions"]))
+    return Answer(found["model"], found["version"], found["digest"], predictions, given)
+
+
+def feedback(
+    terms: Terms, model: str, said: Feedback | Sequence[Feedback], *, once: str | None
+) -> Call[tuple[str, ...]]:
+    """Say what was right or wrong; sent again under one key, so that it is kept once whatever gets lost.
+
+    Raises:
+        LubanError: what the server says.
+    """
+    items = [_remark(one) for one in ([said] if isinstance(said, Feedback) else said)]
+    body = json.dumps({"items": items, "once": secrets.token_hex(16) if once is None else once}).encode()
+    found = yield from _asked(terms, "POST", f"/v1/models/{quote(model, safe='')}/feedback", body)
+    return tuple(found["ids"])
 
 
 def explain(terms: Terms, model: str, text: str, *, label: str | None, rows: int | None) -> Call[Explained]:
@@ -286,6 +329,16 @@ def _reason(given: Mapping[str, Any]) -> Reason:
     span = Span(**given["span"]) if "span" in given else None
     parts = tuple(Part(**part) for part in given["parts"])
     return Reason(given["label"], given["score"], given["log_odds"], given["rest"], parts, span)
+
+
+def _remark(said: Feedback) -> dict[str, Any]:
+    """Return what is said of one answer as it is sent: only what was given."""
+    found = {one.name: value for one in fields(Feedback) if (value := getattr(said, one.name)) is not None}
+    if said.labels is not None:
+        found["labels"] = list(said.labels)
+    if said.spans is not None:
+        found["spans"] = [{"start": one.start, "end": one.end, "label": one.label} for one in said.spans]
+    return found
 
 
 def _model(given: Mapping[str, Any]) -> ServedModel:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from luban.client import calls, transport
-from luban.client.calls import Answer, Call, Explained, Row, Send, ServedModel, Terms
+from luban.client.calls import Answer, Call, Explained, Feedback, Row, Send, ServedModel, Terms
 from luban.records import Prediction
 
 T = TypeVar("T")
@@ -42,13 +42,14 @@ class Client:
         self._terms = Terms(url=url.rstrip("/"), key=key, timeout_s=timeout_s, retries=retries)
         self._http = transport.library().Client(base_url=self._terms.url, headers=self._terms.headers, verify=verify)
 
-    def predict(self, model: str, rows: Sequence[Row], *, scores: bool = False) -> Answer:
+    def predict(self, model: str, rows: Sequence[Row], *, scores: bool = False, ids: bool = False) -> Answer:
         """Answer a few rows.
 
         Args:
             model: its name on the server.
             rows: texts, or lists of tokens where the task takes them; as many as the server takes at once.
             scores: give the probability of every label; else that of the best alone.
+            ids: give each answer an id, by which `feedback` names it.
 
         Returns:
             One `Prediction` a row, in their order, and which version made them.
@@ -59,7 +60,27 @@ class Client:
             Unavailable: the server can't be reached.
             DeadlineExceeded: the time is over.
         """
-        return self._run(calls.predict(self._terms, model, rows, scores=scores))
+        return self._run(calls.predict(self._terms, model, rows, scores=scores, ids=ids))
+
+    def feedback(self, model: str, said: Feedback | Sequence[Feedback], *, once: str | None = None) -> tuple[str, ...]:
+        """Say which answers were right or wrong, and what would have been right.
+
+        When this returns, it is on the server's disk. It is sent under a key, so that it is kept once though a request
+        or its answer was lost and it was sent again.
+
+        Args:
+            model: its name on the server.
+            said: of one answer, or of as many as the server takes at once: all of it is kept, or none.
+            once: the key, for who may do the same again after a crash; without it each call has a new one.
+
+        Returns:
+            The ids of what was kept, in order.
+
+        Raises:
+            LubanError: what the server says: `BadRequest` where a label is none of the task's, `Conflict` where
+                something else was sent under `once`, `NotFound` where it keeps no feedback, ...
+        """
+        return self._run(calls.feedback(self._terms, model, said, once=once))
 
     def predict_many(self, model: str, rows: Iterable[Row], *, scores: bool = False) -> Iterator[Prediction]:
         """Answer any number of rows as they are read, in their order, with memory that does not grow with them.

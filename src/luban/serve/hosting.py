@@ -68,6 +68,10 @@ class Answer:
 
     served: Served
     answered: Answered
+    rollout: int = 0
+    """The trial in which chance chose this version; 0 where it chose none."""
+    unit: bytes = b""
+    """8 bytes that stand for the caller, where the trial chooses by callers; empty where each request is by itself."""
 
     @property
     def predictions(self) -> list[Any]:

@@ -24,6 +24,7 @@ from luban.serve import keyring, surfaces
 from luban.serve.access import Access, Open
 from luban.serve.admit import Application
 from luban.serve.batch import Batcher
+from luban.serve.feedback import KEEP_DAYS, Feedback
 from luban.serve.hosting import Hosting
 from luban.serve.limits import Limits
 from luban.serve.listener import Port, bind, keep
@@ -71,6 +72,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = msgspec.field(default_factory=Limits)
     log_json: bool = True
     """Log a JSON line an event; else for a person at a terminal."""
+    feedback_days: float = KEEP_DAYS
+    """For how long feedback is kept; 0 for as long as it is not deleted."""
+    feedback_raw: bool = False
+    """Keep the texts of feedback with the personal data that is in them."""
     log_share: float = 0.0
     """Of the requests that get a line in the log."""
     traces: str = ""
@@ -176,8 +181,9 @@ async def _serve(settings: Settings, bound: Sequence[socket.socket]) -> int:
     )  # fmt: skip
     rollouts = Rollouts(hosting, batcher, telemetry, place=settings.registry, poll_s=settings.poll_s)
     places = Places(limits, telemetry)
-    asking = Asking(hosting, limits, telemetry, lambda: hosting.ready and not stopping.is_set())
-    rest = Rest(hosting, limits, telemetry, asking.ready)
+    feedback = taken_by(settings, hosting, telemetry)
+    asking = Asking(hosting, limits, telemetry, lambda: hosting.ready and not stopping.is_set(), feedback)
+    rest = Rest(hosting, limits, telemetry, asking.ready, feedback)
     application = Application(surfaces.routes(rest, asking), doorkeeper, limits, telemetry, places)
     ports = [
         Port(application, limits, cert=settings.cert, key=settings.key),
@@ -223,11 +229,20 @@ async def _serve(settings: Settings, bound: Sequence[socket.socket]) -> int:
             await one.close()
         for port in ports:
             await port.close()
+        await feedback.close()
         await rollouts.close()
         await hosting.close()
         doorkeeper.close()
         await loop.run_in_executor(None, batcher.close)
         await loop.run_in_executor(None, telemetry.close)
+
+
+def taken_by(settings: Settings, hosting: Hosting, telemetry: Telemetry) -> Feedback:
+    """Return what takes feedback."""
+    return Feedback(
+        hosting, settings.limits, telemetry, place=settings.registry, raw=settings.feedback_raw,
+        keep_days=settings.feedback_days,
+    )  # fmt: skip
 
 
 def _telemetry(settings: Settings) -> Telemetry:

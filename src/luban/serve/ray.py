@@ -23,7 +23,7 @@ from luban.serve import surfaces
 from luban.serve.admit import Application
 from luban.serve.batch import Batcher
 from luban.serve.hosting import Hosting
-from luban.serve.process import access
+from luban.serve.process import access, taken_by
 from luban.serve.protocols.asking import Asking
 from luban.serve.rest import Rest
 from luban.serve.telemetry import Telemetry, event, log_to_stderr
@@ -91,12 +91,14 @@ class Replica:
             event("failed", 40, problem=error.message, hint=error.hint)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        asking = Asking(hosting, settings.limits, telemetry, lambda: hosting.ready and not self._stopping)
-        rest = Rest(hosting, settings.limits, telemetry, asking.ready)
+        feedback = taken_by(settings, hosting, telemetry)
+        asking = Asking(hosting, settings.limits, telemetry, lambda: hosting.ready and not self._stopping, feedback)
+        rest = Rest(hosting, settings.limits, telemetry, asking.ready, feedback)
         self._application = Application(surfaces.routes(rest, asking), doorkeeper, settings.limits, telemetry)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self._stopping = True
+        await feedback.close()
         await hosting.close()
         doorkeeper.close()
         batcher.close()

@@ -11,6 +11,7 @@ import msgspec
 
 from luban.errors import LubanError, Overloaded, TooLarge
 from luban.serve import schemas
+from luban.serve.feedback import Feedback, wanted
 from luban.serve.hosting import Hosting
 from luban.serve.limits import Limits
 from luban.serve.routing import PUBLIC, Request, Response, Route, decoded, problem
@@ -28,11 +29,19 @@ STREAM_S = 60.0
 class Rest:
     """What the routes do."""
 
-    def __init__(self, hosting: Hosting, limits: Limits, telemetry: Telemetry, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        hosting: Hosting,
+        limits: Limits,
+        telemetry: Telemetry,
+        ready: Callable[[], bool],
+        feedback: Feedback | None = None,
+    ) -> None:
         self._hosting = hosting
         self._limits = limits
         self._telemetry = telemetry
         self._ready = ready
+        self._feedback = feedback
 
     async def predict(self, request: Request) -> Response:
         """Answer a few texts."""
@@ -41,7 +50,8 @@ class Rest:
         rows = asked.rows(self._limits.items)
         answer = await self._hosting.predict(name, rows, request.deadline)
         self._telemetry.answered(answer)
-        return Response(encode(schemas.predicted(answer, scores=asked.scores)))
+        ids = await wanted(self._feedback).ids(request.principal, answer, rows) if asked.ids else ()
+        return Response(encode(schemas.predicted(answer, scores=asked.scores, ids=ids)))
 
     async def batch(self, request: Request) -> Response:
         """Answer a stream of lines, in their order, with memory that does not grow with it."""

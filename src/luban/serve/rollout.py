@@ -117,13 +117,16 @@ class Trial:
         if self.off or champion.number != self.rollout.champion:
             return Answer(champion, await champion.lane.predict(rows, deadline))
         asked = ASKED.get()
-        chosen = _chosen(self.rollout, asked)
+        who = _caller(self.rollout.terms.by, asked)
+        chosen = _chosen(self.rollout, who)
         if chosen and self.rollout.kind == "canary":
-            return await self._by_challenger(champion, rows, deadline, asked)
+            return await self._by_challenger(champion, rows, deadline, asked, who)
         answered = await self._by_champion(champion, rows, deadline, asked)
         if chosen:
             self._copy(self.challenger, rows, answered.predictions[0])
-        return Answer(champion, answered)
+        if self.rollout.kind == "shadow" or (self.rollout.terms.by and who is None):
+            return Answer(champion, answered)  # chance had no part in it
+        return Answer(champion, answered, self.rollout.id, _unit(self.rollout, who))
 
     async def _by_champion(
         self, champion: Served, rows: Sequence[Any], deadline: float, asked: Asked | None
@@ -142,7 +145,7 @@ class Trial:
         return answered
 
     async def _by_challenger(
-        self, champion: Served, rows: Sequence[Any], deadline: float, asked: Asked | None
+        self, champion: Served, rows: Sequence[Any], deadline: float, asked: Asked | None, who: bytes | None
     ) -> Answer:
         now = time.monotonic()
         sooner = now + _CHALLENGER_TIME * (deadline - now)
@@ -160,7 +163,7 @@ class Trial:
         self.counts.challenger += 1
         self._timed("challenger", answered, asked)
         self._copy(champion, rows, answered.predictions[0])
-        return Answer(self.challenger, answered)
+        return Answer(self.challenger, answered, self.rollout.id, _unit(self.rollout, who))
 
     def _copy(self, to: Served, rows: Sequence[Any], said: Prediction) -> None:
         """Ask another version the first of the rows later, and see whether it says the same."""
@@ -250,15 +253,18 @@ def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {error.message}" if isinstance(error, ServeError) else type(error).__name__
 
 
-def _chosen(rollout: Rollout, asked: Asked | None) -> bool:
+def _chosen(rollout: Rollout, who: bytes | None) -> bool:
     """Tell whether a request is for the challenger."""
     if not rollout.terms.by:
         return random.random() < rollout.terms.share
-    who = _caller(rollout.terms.by, asked)
     if who is None:  # whoever does not say who it is stays with the champion
         return False
-    hashed = hashlib.blake2b(who, digest_size=8, salt=str(rollout.id).encode()[:16]).digest()
-    return int.from_bytes(hashed, "big") < rollout.terms.share * 2**64
+    return int.from_bytes(_unit(rollout, who), "big") < rollout.terms.share * 2**64
+
+
+def _unit(rollout: Rollout, who: bytes | None) -> bytes:
+    """Return what a caller's lot is drawn by, another one in each trial; nothing where each request has its own."""
+    return b"" if who is None else hashlib.blake2b(who, digest_size=8, salt=str(rollout.id).encode()[:16]).digest()
 
 
 def _caller(by: str, asked: Asked | None) -> bytes | None:

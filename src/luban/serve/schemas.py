@@ -30,6 +30,8 @@ class Ask(Struct, forbid_unknown_fields=True, kw_only=True):
     """Several texts."""
     scores: bool = False
     """Give the probability of every label."""
+    ids: bool = False
+    """Give each answer an id, by which feedback names it."""
 
     def rows(self, most: int) -> list[Row]:
         """Return the texts.
@@ -78,6 +80,8 @@ class One(Struct, kw_only=True):
     """Probability of the best label, given or not."""
     scores: dict[str, float] | UnsetType = UNSET
     """Probability of every label, where it was asked for."""
+    id: str | UnsetType = UNSET
+    """By which feedback names this answer, where it was asked for."""
 
 
 class Predicted(Struct, kw_only=True):
@@ -243,13 +247,16 @@ def one(prediction: Prediction, task: Task, *, scores: bool) -> One:
     return One(label=prediction.label, score=score, scores=each)
 
 
-def predicted(answer: Answer, *, scores: bool) -> Predicted:
+def predicted(answer: Answer, *, scores: bool, ids: Sequence[str] = ()) -> Predicted:
     """Return the answers to a request as they go out."""
     served, task = answer.served, answer.served.engine.task
-    return Predicted(
+    found = Predicted(
         model=served.name, version=served.number, digest=served.digest,
         predictions=[one(prediction, task, scores=scores) for prediction in answer.predictions],
     )  # fmt: skip
+    for said, id in zip(found.predictions, ids, strict=False):
+        said.id = id
+    return found
 
 
 def explained(found: hosting.Explained) -> Explained:

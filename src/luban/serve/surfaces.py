@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from luban.serve import schemas
+from luban.serve.feedback import FeedbackRoutes
 from luban.serve.limits import Limits
 from luban.serve.openapi import document, page
 from luban.serve.protocols.asking import Asking
@@ -28,6 +29,7 @@ def routes(rest: Rest, asking: Asking) -> tuple[Route, ...]:
     """Return every route of the port that callers use."""
     return (
         *rest.routes,
+        *FeedbackRoutes(asking.feedback, asking.limits).routes,
         *Kserve(asking).routes,
         *TensorFlow(asking).routes,
         *SageMaker(asking).routes,

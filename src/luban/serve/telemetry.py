@@ -43,6 +43,7 @@ _OUTCOMES = {
     "champion": ("answered", "failed", "slow"),
     "challenger": ("answered", "failed", "slow", "agreed", "disagreed", "dropped"),
 }
+_SAID = {True: "wrong", False: "right", None: "label"}
 _log = logging.getLogger("luban.serve")
 
 
@@ -149,6 +150,7 @@ class Telemetry:
             "luban_trial_seconds", "Of batches with requests in a trial.", trial, buckets=_SECONDS, **of
         )
         self._trials_ended = Counter("luban_trials_ended", "Trials that ended here.", ("model", "state"), **of)
+        self._feedback = Counter("luban_feedback", "What callers said of answers.", ("model", "said"), **of)
         self._log_share = log_share
         self._traces = traces
         self.marks = bool(log_share) or traces is not None
@@ -261,6 +263,11 @@ class Telemetry:
     def trial_ended(self, model: str, state: str) -> None:
         """Count a trial that ended."""
         self._child(self._trials_ended, model, state).inc()
+
+    def feedback(self, model: str, wrong: Sequence[bool | None]) -> None:
+        """Count what callers said of answers: `right`, `wrong`, or `label` where no answer was named."""
+        for one in wrong:
+            self._child(self._feedback, model, _SAID[one]).inc()
 
     def embedded(self, answer: Answer) -> None:
         """Count vectors, by version."""

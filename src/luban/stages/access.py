@@ -50,9 +50,9 @@ def create_key(
     from luban.serve import keys
 
     more = {} if tenant is None else {"tenant": tenant}
-    with _opened(registry, create=True) as database:
+    with opened_database(registry, create=True) as database:
         return keys.create(
-            database, name, scopes, models=models or ("*",), expires_s=_span_s(expires), rate=_per_second(rate),
+            database, name, scopes, models=models or ("*",), expires_s=span_s(expires), rate=_per_second(rate),
             burst=burst, who=who or whoami(), why=why, **more,
         )  # fmt: skip
 
@@ -61,7 +61,7 @@ def list_keys(registry: str | None = None) -> list[Key]:
     """Return every key, by name."""
     from luban.serve import keys
 
-    with _opened(registry) as database:
+    with opened_database(registry) as database:
         return keys.listed(database)
 
 
@@ -71,10 +71,10 @@ def rotate_key(
     """Give a key a new secret; see `luban.serve.keys.rotate`."""
     from luban.serve import keys
 
-    grace_s = _span_s(grace) if grace.strip() != "0" else 0.0
-    with _opened(registry) as database:
+    grace_s = span_s(grace) if grace.strip() != "0" else 0.0
+    with opened_database(registry) as database:
         return keys.rotate(
-            database, name, grace_s=keys.GRACE_S if grace_s is None else grace_s, expires_s=_span_s(expires),
+            database, name, grace_s=keys.GRACE_S if grace_s is None else grace_s, expires_s=span_s(expires),
             who=who or whoami(), why=why,
         )  # fmt: skip
 
@@ -85,12 +85,13 @@ def revoke_key(
     """End a key, or its older secret alone; see `luban.serve.keys.revoke`."""
     from luban.serve import keys
 
-    with _opened(registry) as database:
+    with opened_database(registry) as database:
         return keys.revoke(database, name, older=older, who=who or whoami(), why=why)
 
 
 @contextmanager
-def _opened(place: str | None, *, create: bool = False) -> Iterator[Database]:
+def opened_database(place: str | None, *, create: bool = False) -> Iterator[Database]:
+    """Open the database of a registry; with `create`, make it where there is none."""
     from luban.store.database import open_database
 
     database = open_database(registry_place(place), create=create)
@@ -100,7 +101,7 @@ def _opened(place: str | None, *, create: bool = False) -> Iterator[Database]:
         database.close()
 
 
-def _span_s(text: str) -> float | None:
+def span_s(text: str) -> float | None:
     """Return a length of time in seconds, from `90d` or a day to come; None of an empty text.
 
     Raises:

@@ -35,6 +35,7 @@ def begin(
     shadow: bool = False,
     disagree_at_most: float | None = None,
     slower_at_most: float = 2.0,
+    errs_at_most: float = 1.2,
     alias: str = "champion",
     registry: str | None = None,
     why: str = "",
@@ -45,7 +46,9 @@ def begin(
     from luban.registry.trial import Terms
 
     after = cast(Literal["hold", "promote"], then)
-    terms = Terms(share=share, by=by, minutes=minutes, then=after, slower_at_most=slower_at_most)
+    terms = Terms(
+        share=share, by=by, minutes=minutes, then=after, slower_at_most=slower_at_most, errs_at_most=errs_at_most
+    )
     with opened(registry) as it:
         return trials.begin(
             it, reference, terms, kind="shadow" if shadow else "canary", alias=alias,

@@ -148,7 +148,9 @@ def test_reflection_tells_of_services_and_messages(channel: grpc.Channel) -> Non
     found = ProtoReflectionDescriptorDatabase(channel)
     assert {PREDICTOR, "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= set(found.get_services())
     file = found.FindFileContainingSymbol(PREDICTOR)
-    assert [method.name for method in file.service[0].method] == ["Predict", "PredictStream", "Explain", "ListModels"]
+    assert [method.name for method in file.service[0].method] == [
+        "Predict", "PredictStream", "Explain", "SendFeedback", "ListModels",
+    ]  # fmt: skip
 
 
 def test_a_server_that_stops_breaks_off_no_call(classify: Made) -> None:

@@ -156,7 +156,9 @@ def about_other(method: Method) -> bytes | None:
 def test_every_method_that_names_a_model_was_asked_about_another() -> None:
     with asking() as found:
         named = {method.name for method in surfaces.methods(found) if about_other(method) is not None}
-    assert named == {"Predict", "PredictStream", "Explain", "ModelReady", "ModelMetadata", "ModelInfer"}
+    assert named == {
+        "Predict", "PredictStream", "Explain", "SendFeedback", "ModelReady", "ModelMetadata", "ModelInfer",
+    }  # fmt: skip
 
 
 def test_a_method_that_is_not_there_is_not_answered() -> None:

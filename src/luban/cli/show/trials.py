@@ -66,6 +66,9 @@ def standings(found: Sequence[Standing]) -> RenderableType:
                     "slow": _row(counts, "challenger_slow", "champion_slow"),
                     "disagreed": f"{counts['disagreed']} of {counts['compared']} texts,"
                                  f" {trial.terms.disagrees_at_most:.1%} may be",
+                    **({"wrong": f"{counts['challenger_wrong']} of {counts['challenger_labelled']} by feedback, of the"
+                                 f" champion {counts['champion_wrong']} of {counts['champion_labelled']}"}
+                       if counts.get("challenger_labelled") or counts.get("champion_labelled") else {}),
                     "batches": _times(told)} if counts else {}),
                 **{f"reason {number}": words.safe(reason) for number, reason in enumerate(one.reasons, 1) if reason},
             }),

@@ -11,6 +11,7 @@ from luban.serve.access import Principal, Scope
 from luban.serve.sources import FromRegistry
 
 if TYPE_CHECKING:
+    from luban.serve.feedback import Feedback
     from luban.serve.hosting import Answer, Explained, Hosting, Model, Served
     from luban.serve.limits import Limits
     from luban.serve.telemetry import Telemetry
@@ -25,6 +26,8 @@ class Asking:
     telemetry: Telemetry
     ready: Callable[[], bool]
     """Tells whether the process should be sent requests."""
+    feedback: Feedback | None = None
+    """Keeps what callers say of answers; None where nothing does."""
 
     def model(self, principal: Principal, name: str, scope: Scope) -> Model:
         """Return a model that was named elsewhere than in a path, if the caller may use it.

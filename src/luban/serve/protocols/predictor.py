@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from luban.bundle.explain import ROWS
 from luban.errors import BadRequest, LubanError, codes
+from luban.serve.feedback import wanted
 from luban.serve.protocols.asking import Asking
 from luban.serve.protocols.messages import PREDICTOR, message
+from luban.serve.remarks import Remark, Stretch
 from luban.serve.rest import STREAM_S
 from luban.serve.rpc import Call, Method
 
@@ -32,7 +34,13 @@ class Predictor:
     async def predict(self, call: Call, request: Any) -> Any:
         """Answer a few rows."""
         rows = _rows(request)
-        return _response(await self._asking.predict(request.model, rows, call.deadline), scores=request.scores)
+        answer = await self._asking.predict(request.model, rows, call.deadline)
+        response = _response(answer, scores=request.scores)
+        if request.ids:
+            ids = await wanted(self._asking.feedback).ids(call.principal, answer, rows)
+            for prediction, id in zip(response.predictions, ids, strict=True):
+                prediction.id = id
+        return response
 
     async def predict_stream(self, call: Call, requests: AsyncIterator[Any]) -> AsyncGenerator[Any]:
         """Answer requests as they come, in their order."""
@@ -68,6 +76,13 @@ class Predictor:
             rows=told.n_rows, reasons=[_reason(one) for one in told.reasons],
         )  # fmt: skip
 
+    async def send_feedback(self, call: Call, request: Any) -> Any:
+        """Keep what is said of a few answers."""
+        taken = await wanted(self._asking.feedback).take(
+            call.principal, request.model, [_remark(one) for one in request.items], request.once, call.deadline
+        )
+        return message("luban.v1.FeedbackResponse")(ids=taken.ids, state=taken.state)
+
     async def list_models(self, call: Call, request: Any) -> Any:
         """List the models that the caller may use."""
         found = [_model(one) for one in self._asking.hosting.models if call.principal.may_use(one.name)]
@@ -84,6 +99,8 @@ class Predictor:
                    model=lambda asked: asked.request.model),
             Method(service=PREDICTOR, name="Explain", scope="predict", asks_model=True, explains=True,
                    answer=self.explain, takes=message("luban.v1.ExplainRequest"), model=lambda request: request.model),
+            Method(service=PREDICTOR, name="SendFeedback", scope="feedback", answer=self.send_feedback,
+                   takes=message("luban.v1.FeedbackRequest"), model=lambda request: request.model),
             Method(service=PREDICTOR, name="ListModels", scope="read", answer=self.list_models,
                    takes=message("luban.v1.ListModelsRequest")),
         )  # fmt: skip
@@ -98,6 +115,25 @@ def _rows(request: Any) -> list[Any]:
     if bool(request.texts) == bool(request.tokens):
         raise BadRequest("the request: wanted one of `texts` and `tokens`, with one row at least")
     return list(request.texts) or [list(one.tokens) for one in request.tokens]
+
+
+def _remark(given: Any) -> Remark:
+    """Return what is said of an answer as it is said over HTTP."""
+    found = Remark()
+    for name in ("id", "source", "comment"):
+        if value := getattr(given, name):
+            setattr(found, name, value)
+    for name in ("text", "right"):
+        if given.HasField(name):
+            setattr(found, name, getattr(given, name))
+    truth = given.WhichOneof("truth")
+    if truth == "label":
+        found.label = given.label
+    elif truth == "labels":
+        found.labels = list(given.labels.labels)
+    elif truth == "spans":
+        found.spans = [Stretch(start=one.start, end=one.end, label=one.label) for one in given.spans.spans]
+    return found
 
 
 def _response(answer: Answer, *, scores: bool) -> Any:
