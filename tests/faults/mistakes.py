@@ -5,18 +5,19 @@ A harness that finds none of them would find none of ours.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, insert, select, update
 
 from luban import files
 from luban.errors import LubanError, RegistryError
 from luban.models import checkpoint
-from luban.registry import aliases, audit, store
+from luban.registry import aliases, audit, feedback, store
 from luban.registry.store import Registry
 from luban.store import database, objects, tables
 from luban.store.database import Database
@@ -227,6 +228,36 @@ def error_without_place() -> None:
     checkpoint.written = written  # type: ignore[assignment]
 
 
+def rows_before_the_key_of_their_post() -> None:
+    """Rows are kept in a transaction of their own, and that their post was taken is written later."""
+    claimed = feedback._claimed
+    later: list[Any] = []
+
+    def known(connection: Connection, post: Any, ids: tuple[str, ...], now: str) -> Any:
+        here = select(tables.FEEDBACK_POSTS.c.ids).where(tables.FEEDBACK_POSTS.c.once == post.once)
+        found = connection.execute(here).scalar_one_or_none()
+        if found is None:
+            later.append((post, ids, now))
+        return None if found is None else tuple(json.loads(found))
+
+    add = feedback.add
+
+    def both(database: Database, posts: Any) -> Any:
+        found = add(database, posts)
+        with database.writing() as connection:
+            for one in later:
+                claimed(connection, *one)
+        return found
+
+    feedback._claimed = known
+    feedback.add = both
+
+
+def post_kept_again() -> None:
+    """What was sent under a key before is kept again."""
+    feedback._claimed = lambda *_: None
+
+
 class Shown(NamedTuple):
     """Where a mistake shows."""
 
@@ -247,6 +278,8 @@ MISTAKES: dict[Mistake, Shown] = {
     failed_commit_passed_over: Shown("promote", "pwrite64", "EIO"),
     failed_copy_passed_over: Shown("publish", "fsync", "ENOSPC"),
     taken_back_twice: Shown("rollback"),
+    rows_before_the_key_of_their_post: Shown("feedback", "fsync"),
+    post_kept_again: Shown("feedback"),
     files_not_flushed: Shown("publish"),
     folders_not_flushed: Shown("checkpoint"),
     failed_flush_passed_over: Shown("state", "fsync", "EIO"),

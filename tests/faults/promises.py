@@ -16,12 +16,14 @@ from faults.injected import Act, Fault, Outcome, Say, at_risk, run
 
 from luban import files
 from luban.errors import LubanError, NotFound
-from luban.registry import aliases
+from luban.registry import aliases, feedback
 from luban.registry.store import open_registry
 from luban.serve import keys
 from luban.store import database as databases
 
 REGISTRY = "registry"
+ROWS = 2
+"""Remarks of a post."""
 
 
 class BrokenPromiseError(Exception):
@@ -151,10 +153,13 @@ def registry_seen(folder: Path) -> Any:
             raise BrokenPromiseError(f"the audit is broken: {checked.problem}")
         moves = [(one.kind, one.before, one.after) for name in models for one in aliases.moves(registry, name)]
         callers = [(key.name, len(key.secrets), key.revoked is not None) for key in keys.listed(registry.database)]
+        told = [(one.text, one.caller, one.source) for one in feedback.listed(registry.database)]
+        if len(told) % ROWS:
+            raise BrokenPromiseError(f"half of what was said at once is there: {told}")
         changes = [(entry.action, entry.subject) for entry in registry.entries()]
-        if not changes:
+        if not changes and not told:
             return "no registry"  # an empty one is as good as none
-        return {"models": models, "moves": moves, "keys": callers, "changes": changes}
+        return {"models": models, "moves": moves, "keys": callers, "changes": changes, "feedback": told}
     finally:
         registry.close()
 
@@ -189,6 +194,7 @@ def of_registries(bundles: list[Path]) -> dict[str, Operation]:
         for number in (1, 2, 1):
             aliases.promote(registry, f"bank@{number}", who="ann", lose_at_most=1.0)
         keys.create(registry.database, "shop", ["client"], who="ann")
+        feedback.add(registry.database, [said(0)])
         registry.close()
 
     def of_registry(do: Callable[[Any], Any], prepare: Callable[[Path], None], create: bool = False) -> Operation:
@@ -213,8 +219,30 @@ def of_registries(bundles: list[Path]) -> dict[str, Operation]:
         "rollback": of_registry(lambda one: aliases.rollback(one, "bank", who="ann", expected=1), moved),
         "key": of_registry(lambda one: keys.create(one.database, "van", ["client"], who="ann"), moved),
         "revoke": of_registry(lambda one: keys.revoke(one.database, "shop", who="ann"), moved),
+        "feedback": of_registry(say_twice, moved),
+        "forget": of_registry(
+            lambda one: feedback.remove(one.database, feedback.Which(source="user 0"), who="ann"), moved
+        ),
         "upgrade": Operation(lambda folder: older(folder / REGISTRY), upgrade, registry_seen),
     }
+
+
+def said(number: int) -> feedback.Post:
+    """Return what a caller says at once."""
+    row = feedback.Said(model="bank", version=1, text=f"text {number}", wrong=True, source=f"user {number}")
+    return feedback.Post(caller="shop", tenant="north", rows=(row,) * ROWS, once=f"once {number}", digest="d")
+
+
+def say_twice(registry: Any) -> None:
+    """Keep two posts, one of which was kept before.
+
+    Raises:
+        BrokenPromiseError: that one was kept again.
+    """
+    found = feedback.add(registry.database, [said(0), said(1)])
+    there = {one.id for one in feedback.listed(registry.database, feedback.Which(source="user 0"))}
+    if set(found[0]) != there:
+        raise BrokenPromiseError("a post that was sent again has other ids")
 
 
 def of_checkpoints(checkpoints: Checkpoints) -> dict[str, Operation]:

@@ -18,7 +18,9 @@ from faults.mistakes import MISTAKES, Mistake, Shown
 WHOLE = os.environ.get("LUBAN_FAULTS") == "whole"
 N_POINTS = 6
 """How many points of each operation the suite tries."""
-NAMES = ("begin", "publish", "promote", "rollback", "key", "revoke", "upgrade", "checkpoint", "state")
+NAMES = (
+    "begin", "publish", "promote", "rollback", "key", "revoke", "feedback", "forget", "upgrade", "checkpoint", "state",
+)  # fmt: skip
 Make = Callable[[str], promises.Tried]
 
 

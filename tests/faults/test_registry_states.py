@@ -1,4 +1,4 @@
-"""Any order of registering, promoting, rolling back, giving and taking keys, crashes, beside a short model.
+"""Any order of registering, promoting, rolling back, keys, feedback that comes again, and crashes, beside a model.
 
 `LUBAN_FUZZ=2000` makes two thousand runs; the suite a few.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from luban import files
 from luban.errors import Conflict, CorruptBundle, NotFound
-from luban.registry import aliases
+from luban.registry import aliases, feedback
+from luban.registry.feedback import Post, Said, Which
 from luban.registry.store import open_registry
 from luban.serve import keys
 
 RUNS = int(os.environ.get("LUBAN_FUZZ") or 12)
 NAMES = st.sampled_from(["bank", "shop"])
+ONCE = st.sampled_from(["a", "b", "c", "d"])
+SOURCES = st.sampled_from(["user 1", "user 2"])
 CALLERS = st.sampled_from(["van", "desk"])
 N_BUNDLES = 4
 
@@ -42,6 +46,10 @@ class Machine(RuleBasedStateMachine):
         self.stacks: dict[str, list[int]] = {}
         self.callers: dict[str, int] = {}
         """Name of a key -> how many secrets open something; 0 where it was revoked."""
+        self.said: dict[str, str] = {}
+        """Key of a post -> the source of its rows."""
+        self.ids: dict[str, tuple[str, ...]] = {}
+        """Key of a post -> the ids that it was given, though its rows may be gone."""
         self.n_changes = 0
 
     @rule(name=NAMES, bundle=st.integers(0, N_BUNDLES - 1))
@@ -123,6 +131,28 @@ class Machine(RuleBasedStateMachine):
         self.callers[name] = min(n_live, 1) if older else 0
         self.n_changes += self.callers[name] != n_live
 
+    @rule(posts=st.lists(st.tuples(ONCE, SOURCES), min_size=1, max_size=4))
+    def give_feedback(self, posts: list[tuple[str, str]]) -> None:
+        row = Said(model="bank", version=1, text="where is my card", truth={"label": "card"})
+        found = feedback.add(self.registry.database, [
+            Post(caller="van", tenant="", rows=(replace(row, source=source),) * 2, once=once, digest="d")
+            for once, source in posts
+        ])  # fmt: skip
+        for (once, source), ids in zip(posts, found, strict=True):
+            if once not in self.ids:
+                assert isinstance(ids, tuple)
+                self.ids[once], self.said[once] = ids, source
+            assert ids == self.ids[once]
+
+    @rule(source=SOURCES)
+    def forget(self, source: str) -> None:
+        meant = [once for once, whose in self.said.items() if whose == source]
+        n_rows = feedback.remove(self.registry.database, Which(source=source), who="ann")
+        assert n_rows == 2 * len(meant)
+        for once in meant:
+            del self.said[once]
+        self.n_changes += n_rows > 0
+
     @rule()
     def crash_and_reopen(self) -> None:
         # As a killed writer leaves it: a row that was begun, and its files.
@@ -141,6 +171,8 @@ class Machine(RuleBasedStateMachine):
                 assert files.verify(self.registry.bundle(version))["digest"] == version.digest
                 assert version.aliases == (("champion",) if self.stacks.get(name, [0])[-1] == version.number else ())
         assert {key.name: len(key.live()) for key in keys.listed(self.registry.database)} == self.callers
+        kept = {one.id: one.source for one in feedback.listed(self.registry.database)}
+        assert kept == {id: source for once, source in self.said.items() for id in self.ids[once]}
         checked = self.registry.verify_audit()
         assert (checked.n_entries, checked.broken) == (self.n_changes, None)
 
