@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import msgspec
 
@@ -30,12 +30,13 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
     types = list(
         {**dict.fromkeys(TYPES), **{one: None for route in routes for one in (route.takes, route.gives) if one}}
     )
-    _, schemas = msgspec.json.schema_components(types, ref_template=_REFERENCE)
-    for one in types:
-        _describe(schemas, one)
+    shown, schemas = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    for name, one in _structs(types).items():
+        _describe(schemas[name], one)
+    shown_by_type = dict(zip(types, shown, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, shown_by_type)
     return {
         "openapi": "3.1.0",
         "info": {"title": _TITLE, "version": version},
@@ -59,10 +60,11 @@ def page(found: dict[str, Any]) -> bytes:
             parts.append(f"<h2><code>{method.upper()} {html.escape(path)}</code></h2><p>{html.escape(told['summary'])}")
             if "security" in told:
                 parts.append(f" Scope: <code>{html.escape(told['x-scope'])}</code>.")
-            for kind in told.get("requestBody", {}).get("content", {}).values():
-                parts.append(f"<p>Takes {_linked(kind['schema'])}")
-            for kind in told["responses"]["200"].get("content", {}).values():
-                parts.append(f"<p>Gives {_linked(kind['schema'])}")
+            for name, content in (("Takes", told.get("requestBody", {})), ("Gives", told["responses"]["200"])):
+                kinds = content.get("content", {})
+                parts += [f"<p>{name} {_linked(kind['schema'])}" for kind in kinds.values() if kind]
+                if other := [kind for kind, about in kinds.items() if not about]:
+                    parts.append(f", or {', '.join(other)}")
     for name, schema in found["components"]["schemas"].items():
         parts.append(f'<h2 id="{name}">{name}</h2><p>{html.escape(schema.get("description", ""))}<table>')
         for field, told in schema.get("properties", {}).items():
@@ -72,43 +74,56 @@ def page(found: dict[str, Any]) -> bytes:
     return "".join(parts).encode()
 
 
-def _operation(route: Route) -> dict[str, Any]:
+def _operation(route: Route, shown: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
     kind = _NDJSON if route.streams else "application/json"
     done: dict[str, Any] = {"description": "Done."}
     if route.gives is not None:
-        done["content"] = {kind: {"schema": _reference(route.gives)}}
-    problem = {"description": "A problem.", "content": {"application/problem+json": {"schema": _reference(Problem)}}}
+        done["content"] = {kind: {"schema": shown[route.gives]}, **{one: {} for one in route.also_gives}}
+    problem = {"description": "A problem.", "content": {"application/problem+json": {"schema": shown[Problem]}}}
+    responses = {"200": done, "default": problem}
+    if route.tells_unready:
+        responses["503"] = {**done, "description": "Not ready."}
     operation: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),
         "summary": route.about,
-        "responses": {"200": done, "default": problem},
+        "responses": responses,
     }
-    if names := re.findall(r"\{(\w+)\}", route.path):
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-            for name in names
-        ]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"\{(\w+)\}", route.path)
+    ]
+    parameters += [
+        {"name": name, "in": "query", "description": means, "schema": {"type": "boolean"}}
+        for name, means in route.query.items()
+    ]
+    if parameters:
+        operation["parameters"] = parameters
     if route.takes is not None:
-        operation["requestBody"] = {"required": True, "content": {kind: {"schema": _reference(route.takes)}}}
+        content = {kind: {"schema": shown[route.takes]}, **{one: {} for one in route.also_takes}}
+        operation["requestBody"] = {"required": True, "content": content}
     if route.scope != PUBLIC:
         operation |= {"security": [{"key": []}], "x-scope": route.scope}
     return operation
 
 
-def _reference(one: type) -> dict[str, str]:
-    return {"$ref": _REFERENCE.format(name=one.__name__)}
+def _structs(types: Sequence[Any]) -> dict[str, type]:
+    """Return the structures among types and unions of them, by their names."""
+    each = [part for one in types for part in (get_args(one) or (one,))]
+    return {one.__name__: one for one in each if isinstance(one, type) and issubclass(one, msgspec.Struct)}
 
 
-def _describe(schemas: dict[str, Any], one: type) -> None:
+def _describe(schema: dict[str, Any], one: type) -> None:
     """Give a type's fields what stands beneath them in the source, and those of the types within it."""
-    schema = schemas.get(one.__name__)
-    if schema is None:
-        return
     for name, text in field_docs(one).items():
         if name in schema.get("properties", {}):
             schema["properties"][name]["description"] = text
 
 
-def _linked(schema: dict[str, str]) -> str:
+def _linked(schema: dict[str, Any]) -> str:
+    """Return what a body is, with a link to each structure in it."""
+    if "$ref" not in schema:
+        return (
+            " or ".join(_linked(one) for one in schema["anyOf"]) if "anyOf" in schema else f"{schema.get('type', '')}"
+        )
     name = schema["$ref"].rpartition("/")[2]
     return f'<a href="#{name}">{name}</a>'

@@ -162,7 +162,8 @@ class Rest:
                   about="Answer one text, or a few.", asks_model=True, takes=schemas.Ask, gives=schemas.Predicted),
             Route(method="POST", path="/v1/models/{name}/batch", scope="predict", answer=self.batch, streams=True,
                   about="Answer any number of lines, JSON strings or objects, as they come (NDJSON).",
-                  takes=schemas.Line, gives=schemas.One),
+                  takes=schemas.AnyLine, gives=schemas.Streamed,
+                  query={"scores": "Give the probability of every label."}),
             Route(method="POST", path="/v1/models/{name}/explain", scope="predict", answer=self.explain,
                   about="Tell what each word of a text adds to its answer.", asks_model=True, explains=True,
                   takes=schemas.AskWhy, gives=schemas.Explained),
@@ -179,7 +180,7 @@ class Rest:
         return (
             Route(method="GET", path="/healthz", scope=PUBLIC, answer=self.health, gives=Health,
                   about="Tell that the process lives."),
-            Route(method="GET", path="/readyz", scope=PUBLIC, answer=self.readiness, gives=Health,
+            Route(method="GET", path="/readyz", scope=PUBLIC, answer=self.readiness, gives=Health, tells_unready=True,
                   about="Tell whether it should be sent requests: its models are open, and it does not stop."),
         )  # fmt: skip
 

@@ -146,7 +146,15 @@ class Route:
     takes: Any = None
     """Type of the body, for the documentation."""
     gives: Any = None
-    """Type of the answer, for the documentation."""
+    """Type of the answer, for the documentation; of each line, where it streams."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    """Parameters of the query, each true or false, and what they mean; for the documentation."""
+    also_takes: tuple[str, ...] = ()
+    """Other content types that the body may have."""
+    also_gives: tuple[str, ...] = ()
+    """Other content types that the answer may have."""
+    tells_unready: bool = False
+    """Gives the same with status 503 while it should not be sent requests."""
     told: Callable[[LubanError], Mapping[str, Any]] = nothing_more
     """What is added to a problem, for clients that look for it elsewhere."""
 

@@ -171,6 +171,19 @@ class Problem(Struct, kw_only=True):
     """How to mend it."""
 
 
+class Streamed(One, kw_only=True):
+    """The answer to one line of a stream: what the text's is, or an error."""
+
+    index: int
+    """Which line, counted from 0; blank ones do not count."""
+    id: str | int | UnsetType = UNSET
+    """As it came in."""
+    version: int | UnsetType | None = UNSET
+    """Number of the version that answered; null for a folder."""
+    error: Problem | UnsetType = UNSET
+    """Why this line has no answer."""
+
+
 class VersionStatus(Struct, kw_only=True):
     """How a version is, in the words of TensorFlow Serving."""
 
@@ -307,8 +320,10 @@ def about(model: Model, *, whole: bool = False) -> About:
 encode = msgspec.json.Encoder().encode
 ASK: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)
 ASK_WHY: msgspec.json.Decoder[AskWhy] = msgspec.json.Decoder(AskWhy)
-LINE: msgspec.json.Decoder[str | Line] = msgspec.json.Decoder(str | Line)
-TYPES: Sequence[type] = (
+AnyLine = str | Line
+"""A line of a stream: its text, or an object with it."""
+LINE: msgspec.json.Decoder[str | Line] = msgspec.json.Decoder(AnyLine)
+TYPES: Sequence[Any] = (
     Index,
     ListedModel,
     Ask,

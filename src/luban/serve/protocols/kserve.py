@@ -20,6 +20,7 @@ PLATFORM = "luban"
 EXTENSIONS = ("binary_tensor_data",)
 _HEADER = b"inference-header-content-length"
 _OCTETS = b"application/octet-stream"
+_BINARY = (_OCTETS.decode(),)
 
 
 class InferInput(Struct, kw_only=True):
@@ -172,7 +173,8 @@ class Kserve:
             *(Route(method="GET", path=f"{path}/ready", scope="read", answer=self.model_ready, told=told,
                     about="KServe v2: tell whether a model answers.") for path in versions),
             *(Route(method="POST", path=f"{path}/infer", scope="predict", answer=self.infer, asks_model=True,
-                    takes=InferRequest, gives=Inferred, told=told, about="KServe v2: answer a tensor of texts.")
+                    takes=InferRequest, gives=Inferred, also_takes=_BINARY, also_gives=_BINARY, told=told,
+                    about="KServe v2: answer a tensor of texts.")
               for path in versions),
         )  # fmt: skip
 

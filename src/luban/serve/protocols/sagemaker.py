@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -53,8 +53,13 @@ class SageMaker:
             Route(method="GET", path="/ping", scope=PUBLIC, answer=self.ping,
                   about="SageMaker: tell whether the container is healthy."),
             Route(method="POST", path="/invocations", scope="predict", answer=self.invocations, asks_model=True,
-                  gives=Predicted, about="SageMaker: answer JSON, JSON lines, CSV or plain text."),
+                  takes=Any, gives=Predicted, also_takes=_names(_TAKES), also_gives=_names(_WRITERS),
+                  about="SageMaker: answer JSON, JSON lines, CSV or plain text."),
         )  # fmt: skip
+
+
+def _names(kinds: Iterable[bytes]) -> tuple[str, ...]:
+    return tuple(kind.decode() for kind in kinds if kind != JSON)
 
 
 def _kind(request: Request, header: bytes) -> bytes:
