@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 from luban import files
 
+TESTS = Path(__file__).resolve().parent
+
 
 @dataclass
 class Server:
@@ -51,9 +53,16 @@ class Server:
 
 
 @contextmanager
-def served(*arguments: str, cwd: Path | None = None, **environment: str) -> Iterator[Server]:
-    """Run `luban serve` on free ports until the block ends."""
-    command = [sys.executable, "-m", "luban.cli.main", "serve", *arguments, "--port", "0", "--admin-port", "0"]
+def served(*arguments: str, cwd: Path | None = None, mistake: str = "", **environment: str) -> Iterator[Server]:
+    """Run `luban serve` until the block ends, on free ports where none is named; with a mistake of
+    `faults/serving_mistakes.py`, where one is named.
+    """
+    program = ["-m", "luban.cli.main"]
+    if mistake:
+        program = ["-c", "import sys; from faults import serving_mistakes; sys.exit(serving_mistakes.main())", mistake]
+        environment = {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])} | environment
+    ports = ["--admin-port", "0"] if "--port" in arguments else ["--port", "0", "--admin-port", "0"]
+    command = [sys.executable, *program, "serve", *arguments, *ports]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
     )
@@ -121,7 +130,7 @@ class _Client(asyncio.Protocol):
     def __init__(self, crowd: Crowd) -> None:
         self.crowd = crowd
         self.buffer = b""
-        self.begun = 0.0
+        self.begun = self.due = 0.0
         self.waiting = False
         self.closing = False
 
@@ -131,7 +140,16 @@ class _Client(asyncio.Protocol):
         self.ask()
 
     def ask(self) -> None:
-        body = self.crowd.next()
+        loop = asyncio.get_running_loop()
+        wait = self.due - loop.time()
+        self.due = max(self.due, loop.time()) + self.crowd.every_s
+        if wait > 0:
+            loop.call_later(wait, self.send)
+        else:
+            self.send()
+
+    def send(self) -> None:
+        body = None if self.transport.is_closing() else self.crowd.next()
         if body is None:
             self.transport.close()
             return
@@ -170,8 +188,12 @@ class _Client(asyncio.Protocol):
 class Crowd:
     """So many clients that ask at once."""
 
-    def __init__(self, port: int, bodies: Iterator[bytes], *, path: str, keep: bool = False) -> None:
+    def __init__(
+        self, port: int, bodies: Iterator[bytes], *, path: str, keep: bool = False, every_s: float = 0.0
+    ) -> None:
         self.port, self.bodies, self.path, self.keep = port, bodies, path, keep
+        self.every_s = every_s
+        """Seconds from one request of a client to its next, at least."""
         self.got = Got()
         self.stopped = False
         self._n = 0
@@ -214,14 +236,25 @@ def asking(texts: Sequence[str], n: int) -> Iterator[bytes]:
 
 def flood(
     port: int, bodies: Iterator[bytes], n_clients: int, *, model: str = "bank", keep: bool = False,
-    meanwhile: Callable[[Crowd], Any] | None = None,
+    meanwhile: Callable[[Crowd], Any] | None = None, every_s: float = 0.0, most_s: float = 120.0,
 ) -> Got:  # fmt: skip
-    """Ask from so many clients, and return what they got; `meanwhile` is called in a thread of its own."""
+    """Ask from so many clients, and return what they got; `meanwhile` is called in a thread of its own.
+
+    Args:
+        port: the server's.
+        bodies: what is asked; its end is the end.
+        n_clients: each on a connection of its own.
+        model: its name.
+        keep: keep the answers.
+        meanwhile: is given the crowd, and may stop it.
+        every_s: seconds from one request of a client to its next, at least.
+        most_s: seconds after which it has failed.
+    """
 
     async def run() -> Got:
-        crowd = Crowd(port, bodies, path=f"/v1/models/{model}/predict", keep=keep)
+        crowd = Crowd(port, bodies, path=f"/v1/models/{model}/predict", keep=keep, every_s=every_s)
         beside = asyncio.create_task(asyncio.to_thread(meanwhile, crowd)) if meanwhile else None
-        got = await asyncio.wait_for(crowd.run(n_clients), 120)
+        got = await asyncio.wait_for(crowd.run(n_clients), most_s)
         if beside is not None:
             await beside
         return got
