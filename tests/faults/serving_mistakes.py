@@ -10,7 +10,7 @@ from typing import Any
 
 from luban.cli.main import main as command
 from luban.errors import Overloaded, Unavailable
-from luban.serve import admit, hosting, keyring, listener, places, rest, rpc, workers
+from luban.serve import admit, hosting, keyring, listener, places, process, rest, rpc, workers
 from luban.serve.access import Principal, Scope
 from luban.serve.hosting import Answer, Hosting
 from luban.serve.protocols.kserve import Kserve
@@ -218,11 +218,24 @@ def answers_of_another() -> None:
         return before if next(numbers) % 5 == 4 else answer
 
     Hosting.predict = mixed  # type: ignore[method-assign]
-    workers._COMMAND = (  # type: ignore[assignment]
-        sys.executable, "-c",
-        "import sys; from faults import serving_mistakes as m; m.answers_of_another(); "
+    _in_children("answers_of_another")
+
+
+def outlives_its_parent() -> None:
+    """A process does not care whether there is a parent that would stop it."""
+    run = process.run
+    process.run = lambda settings, bound, parent=None: run(settings, bound)
+    _in_children("outlives_its_parent")
+
+
+def _in_children(mistake: str) -> None:
+    """Have the processes that this one starts make a mistake, too."""
+    workers._COMMAND = (
+        sys.executable,
+        "-c",
+        f"import sys; from faults import serving_mistakes as made; made.{mistake}(); "
         "from luban.serve.process import child; sys.exit(child())",
-    )  # fmt: skip
+    )
 
 
 def _fields(one: Any) -> dict[str, Any]:

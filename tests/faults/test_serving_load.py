@@ -1,8 +1,8 @@
 """Load: a steady one, a crowd, swaps, drains and hours; and that each harness finds the mistakes that it is for.
 
-`LUBAN_LOAD=20` is the whole of it: 30,000 requests of 16 clients, 20,000 of 256, 100 swaps, 20 drains; with `LUBAN_SOAK=30`
-half the load that it can bear for 30 minutes. Times are only judged in the whole of it, on a machine that does nothing
-else: `make load`.
+`LUBAN_LOAD=20` is the whole of it: 30,000 requests of 16 clients, 20,000 of 256, 100 swaps, 20 drains; with
+`LUBAN_SOAK=30` half the load that it can bear for 30 minutes. Times are only judged in the whole of it, on a machine
+that does nothing else: `make load`.
 """
 
 from __future__ import annotations

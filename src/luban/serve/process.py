@@ -147,8 +147,13 @@ def told(
     }  # fmt: skip
 
 
-def run(settings: Settings, bound: Sequence[socket.socket]) -> int:
+def run(settings: Settings, bound: Sequence[socket.socket], parent: int | None = None) -> int:
     """Serve until told to stop, and return the exit code.
+
+    Args:
+        settings: what to serve.
+        bound: the sockets that `sockets` returned.
+        parent: descriptor of a pipe whose other end the parent holds: when that dies, this process stops, too.
 
     Raises:
         LubanError: a model can't be opened, or the settings can't be kept.
@@ -157,10 +162,10 @@ def run(settings: Settings, bound: Sequence[socket.socket]) -> int:
 
     sys.setswitchinterval(_SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, bound))
+        return runner.run(_serve(settings, bound, parent))
 
 
-async def _serve(settings: Settings, bound: Sequence[socket.socket]) -> int:
+async def _serve(settings: Settings, bound: Sequence[socket.socket], parent: int | None) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     hurry = asyncio.Event()
@@ -170,6 +175,15 @@ async def _serve(settings: Settings, bound: Sequence[socket.socket]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+
+    def orphaned() -> None:
+        assert parent is not None
+        loop.remove_reader(parent)
+        event("parent.died", logging.ERROR)
+        stop()
+
+    if parent is not None:
+        loop.add_reader(parent, orphaned)
     limits, telemetry = settings.limits, _telemetry(settings)
     doorkeeper = access(settings)
     batcher = Batcher(
@@ -284,13 +298,13 @@ async def _tell(telemetry: Telemetry) -> None:
 
 
 def child() -> int:
-    """Serve as one of several processes: the settings come on stdin, and the parent has bound the sockets."""
-    given = json.load(sys.stdin)
+    """Serve as one of several processes: the settings are stdin's first line, and the parent has bound the sockets."""
+    given = json.loads(sys.stdin.readline())
     settings = msgspec.convert(given["settings"], Settings)
     log_to_stderr(settings.log_json)
     bound = [socket.socket(fileno=number) for number in given["sockets"]]
     try:
-        return run(settings, bound)
+        return run(settings, bound, sys.stdin.fileno())
     except LubanError as error:
         event("failed", logging.ERROR, problem=error.message, hint=error.hint)
         return 78  # EX_CONFIG: to start it again would not help

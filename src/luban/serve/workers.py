@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -47,17 +48,17 @@ class _Worker:
         self.process = subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, pass_fds=numbers)
         assert self.process.stdin is not None
         given = {"settings": msgspec.to_builtins(settings), "sockets": numbers}
-        try:
-            self.process.stdin.write(json.dumps(given).encode())
-            self.process.stdin.close()
-        except BrokenPipeError:
-            pass  # it is dead already, and will be found so
+        # Not closed: its end tells the process that there is nobody any more who would start it again or stop it.
+        with suppress(BrokenPipeError):  # it is dead already, and will be found so
+            self.process.stdin.write(json.dumps(given).encode() + b"\n")
+            self.process.stdin.flush()
         event("worker.started", worker=self.number, pid=self.process.pid)
 
     def look(self) -> int | None:
         """Return the exit code of a process that has ended, once."""
         if self.process is None or (code := self.process.poll()) is None:
             return None
+        _let_go(self.process)
         self.process = None
         now = time.monotonic()
         self.n_young = self.n_young + 1 if now - self.begun < _YOUNG_S else 0
@@ -127,3 +128,10 @@ def _stop(workers: Sequence[_Worker], settings: Settings, stopping: list[int]) -
         if process.poll() is None:
             process.kill()
             process.wait()
+        _let_go(process)
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        process.stdin.close()
