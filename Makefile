@@ -3,6 +3,8 @@
 #   make test      all tests                                                    make check     style and types
 #   make docs      reference pages out of the docstrings                        make bench     side-by-side measurements
 #   make faults    everything that is broken on purpose, at every point: hours
+#   make load      a server under load, for an hour: steady, crowded, swapped, drained, half loaded for LUBAN_SOAK minutes
+#   make fuzz      30,000 requests by the server's own OpenAPI, 20,000 project files, 20,000 texts: hours
 # Another Python:  make PYTHON=python3.12 test        Some tests:  make test TESTS="tests/unit/project -x"
 
 PYTHON ?= python3
@@ -15,10 +17,10 @@ READY := $(VENV)/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup s3-server package-tools demo demo-zh test faults check format protocols docs bench constraints clean
+.PHONY: help setup s3-server package-tools demo demo-zh test faults load fuzz check format protocols docs bench constraints clean
 
 help:
-	@sed -n 's/^#//p' Makefile | head -6
+	@sed -n 's/^#//p' Makefile | head -8
 
 setup: $(READY)
 
@@ -48,6 +50,13 @@ test: $(READY)
 # The suite takes samples of these. Every call that can fail, a hundred kills, thousands of files, runs and requests:
 faults: $(READY)
 	LUBAN_FAULTS=whole LUBAN_KILLS=100 LUBAN_FUZZ=2000 LUBAN_LOAD=20 $(BIN)/python -m pytest -s $(or $(TESTS),tests/faults)
+
+# Times are judged, too: on a machine that does nothing else. LUBAN_SOAK=0 leaves the minutes at half load out.
+load: $(READY)
+	LUBAN_LOAD=20 LUBAN_SOAK=$${LUBAN_SOAK:-30} $(BIN)/python -m pytest -s $(or $(TESTS),tests/faults/test_serving_load.py)
+
+fuzz: $(READY)
+	LUBAN_FUZZ=$${LUBAN_FUZZ:-4000} $(BIN)/python -m pytest -s $(or $(TESTS),$(wildcard tests/faults/test_*_fuzz.py))
 
 check: $(READY)
 	$(BIN)/ruff check .

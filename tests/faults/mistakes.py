@@ -212,7 +212,7 @@ def left_aside() -> None:
 
 def bare_error() -> None:
     """What the system refuses is raised as it is."""
-    checkpoint.written = lambda place: nullcontext()  # type: ignore[assignment]
+    checkpoint.written = objects.written = lambda place: nullcontext()  # type: ignore[assignment]
 
 
 def error_without_place() -> None:
@@ -225,7 +225,7 @@ def error_without_place() -> None:
         except OSError as error:
             raise RegistryError("it could not be written") from error
 
-    checkpoint.written = written  # type: ignore[assignment]
+    checkpoint.written = objects.written = written  # type: ignore[assignment]
 
 
 def rows_before_the_key_of_their_post() -> None:

@@ -37,6 +37,7 @@ DECIDED = {
     "POST /v1/models/{name}/labels/{label}:predict": "predict", "GET /v1/models/{name}/versions/{version}": "read",
     "GET /v1/models/{name}/labels/{label}": "read", "GET /v1/models/{name}/metadata": "read",
     "GET /v1/models/{name}/versions/{version}/metadata": "read", "GET /ping": PUBLIC, "POST /invocations": "predict",
+    "POST /v1/models/{name}/explain": "predict", "GET /": PUBLIC, "/luban.v1.Predictor/Explain": "predict",
     "POST /v1/embeddings": "predict", "GET /openapi.json": PUBLIC, "GET /docs": PUBLIC,
     "/luban.v1.Predictor/Predict": "predict", "/luban.v1.Predictor/PredictStream": "predict",
     "/luban.v1.Predictor/ListModels": "read", "/inference.GRPCInferenceService/ServerLive": PUBLIC,
@@ -50,7 +51,7 @@ DECIDED = {
 BODIES: Mapping[str, Any] = {
     "/v1/embeddings": {"model": "bank", "input": "a"}, "/invocations": {"texts": ["a"]},
     "/infer": {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]},
-    ":predict": {"instances": ["a"]}, "/predict": {"text": "a"}, "/batch": "a",
+    ":predict": {"instances": ["a"]}, "/predict": {"text": "a"}, "/explain": {"text": "a", "rows": 2}, "/batch": "a",
 }  # fmt: skip
 OF_NO_MODEL = {"GET /v1/models", "/luban.v1.Predictor/ListModels"}
 """They tell of the models that a key is for."""
@@ -154,6 +155,8 @@ def by_grpc(channel: grpc.Channel, method: Method, secret: str) -> str:
             given[name] = "bank"
     if "request" in fields:
         given["request"] = message("luban.v1.PredictRequest")(model="bank", texts=["a"])
+    if "text" in fields:
+        given |= {"text": "a", "rows": 2}
     if "texts" in fields:
         given["texts"] = ["a"]
     body = method.takes(**given).SerializeToString()
