@@ -122,8 +122,7 @@ def _describe(schema: dict[str, Any], one: type) -> None:
 def _linked(schema: dict[str, Any]) -> str:
     """Return what a body is, with a link to each structure in it."""
     if "$ref" not in schema:
-        return (
-            " or ".join(_linked(one) for one in schema["anyOf"]) if "anyOf" in schema else f"{schema.get('type', '')}"
-        )
+        parts = [_linked(one) for one in schema.get("anyOf", ())]
+        return " or ".join(parts) or html.escape(schema.get("type", "any JSON"))
     name = schema["$ref"].rpartition("/")[2]
     return f'<a href="#{name}">{name}</a>'
