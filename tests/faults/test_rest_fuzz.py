@@ -75,7 +75,7 @@ NEAR: dict[str, st.SearchStrategy[Any]] = {
     "predict": st.fixed_dictionaries({}, optional={
         "text": row, "texts": rows | st.lists(row), "scores": st.booleans()}),
     "explain": st.fixed_dictionaries({"text": row}, optional={
-        "label": st.sampled_from(["refund | late", "person"]) | any_texts, "rows": number | st.integers(1, 8)}),
+        "label": st.sampled_from(["refund | late", "person"]) | any_texts, "rows": number | st.integers(16, 64)}),
     "batch": row | st.fixed_dictionaries({"text": row}, optional={"id": any_texts | number}),
     "infer": st.fixed_dictionaries(
         {"inputs": st.lists(fitting, min_size=1, max_size=1) | st.lists(fitting | tensor, max_size=2)},
@@ -93,7 +93,7 @@ NEAR: dict[str, st.SearchStrategy[Any]] = {
 """What the route that ends so takes, or nearly."""
 GOOD: dict[str, Any] = {
     "predict": {"text": "where is my card", "scores": True}, "batch": {"text": "我的卡", "id": 7},
-    "explain": {"text": "where is my card", "rows": 4},
+    "explain": {"text": "where is my card", "rows": 32},
     "infer": {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]},
     ":predict": {"instances": ["a", {"text": "b"}]}, "invocations": {"texts": ["a"]},
     "embeddings": {"model": "bank", "input": ["a", "b"]},
