@@ -37,6 +37,8 @@ from luban.cli.show import Show
               help="For how long what callers say of answers is kept; 0 until it is deleted.")  # fmt: skip
 @click.option("--feedback-raw", is_flag=True,
               help="Keep the texts of feedback with their personal data, where you have the right to.")  # fmt: skip
+@click.option("--names-by", multiple=True, metavar="BUNDLE",
+              help="A bundle that tags names: what it finds in feedback is masked, too.")  # fmt: skip
 @click.option("--cert", type=click.Path(exists=True, dir_okay=False), help="The TLS certificate's chain, PEM.")
 @click.option("--key", type=click.Path(exists=True, dir_okay=False), help="The certificate's key, PEM.")
 @click.option("--everybody", is_flag=True,
@@ -69,6 +71,7 @@ def command(
     trace_share: float,
     feedback_days: float,
     feedback_raw: bool,
+    names_by: tuple[str, ...],
     cert: str | None,
     key: str | None,
     everybody: bool,
@@ -92,6 +95,8 @@ def command(
 
     if ray and grpc_port is not None:
         ctx.fail("--grpc-port does not go with --ray, which answers over HTTP alone")
+    if feedback_raw and names_by:
+        ctx.fail("--names-by says what is to be masked: it does not go with --feedback-raw")
     if (cert is None) != (key is None):
         ctx.fail("--cert goes with --key")
     limits = Limits(queue=queue, request_s=request_s, drain_s=drain_s)
@@ -100,7 +105,7 @@ def command(
         embeddings=embeddings, workers=workers, threads=threads, memory_bytes=memory << 20, cert=cert or "",
         key=key or "", everybody=everybody, limits=limits, log_json=show.json or not sys.stderr.isatty(),
         log_share=log_requests, traces=traces, trace_share=trace_share,
-        feedback_days=feedback_days, feedback_raw=feedback_raw,
+        feedback_days=feedback_days, feedback_raw=feedback_raw, names_by=names_by,
     )  # fmt: skip
     log_to_stderr(wanted.log_json)
     if not ray:

@@ -59,7 +59,7 @@ class Feedback:
 
     def __init__(
         self, hosting: Hosting, limits: Limits, telemetry: Telemetry, *, place: str, raw: bool = False,
-        keep_days: float = KEEP_DAYS,
+        keep_days: float = KEEP_DAYS, names_by: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """Prepare it; the registry is opened when it is first needed.
 
@@ -70,6 +70,7 @@ class Feedback:
             place: the registry; empty where there is none.
             raw: keep texts with the personal data that is in them.
             keep_days: for how long it is kept; 0 for as long as it is not deleted.
+            names_by: folders of bundles that tag names, which are masked beside what rules find.
         """
         self._hosting = hosting
         self._limits = limits
@@ -77,6 +78,7 @@ class Feedback:
         self._place = place
         self._raw = raw
         self._keep_days = keep_days
+        self._names_by = names_by
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="luban-feedback")
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="luban-remarks")
         self._opening = asyncio.Lock()
@@ -172,23 +174,23 @@ class Feedback:
         async with self._opening:
             if self._ids is None or self._reader is None:
                 try:
-                    database, secret = await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+                    database, ids, reader = await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
                 except NotFound:
                     raise _no_registry() from None
                 except LubanError as error:
                     raise self._unavailable(error) from error
-                self._database = database
-                self._ids = AnswerIds(secret)
-                self._reader = Reader(self._ids, secret, None if self._raw else _masker())
+                self._database, self._ids, self._reader = database, ids, reader
                 self._expiring = asyncio.create_task(self._expire())
             return self._ids, self._reader
 
-    def _open(self) -> tuple[Database, bytes]:
+    def _open(self) -> tuple[Database, AnswerIds, Reader]:
         if not self._place:
             raise NotFound("no registry")
         database = open_database(self._place)
         try:
-            return database, kept.secret(database)
+            secret = kept.secret(database)
+            ids = AnswerIds(secret)
+            return database, ids, Reader(ids, secret, None if self._raw else _masker(self._names_by))
         except BaseException:
             database.close()
             raise
@@ -296,7 +298,8 @@ def _no_registry() -> NotFound:
     )
 
 
-def _masker() -> Any:
+def _masker(names_by: Sequence[str]) -> Any:
+    from luban.bundle.names import NameFinder
     from luban.data.mask import Masker
 
-    return Masker()
+    return Masker(finders=[NameFinder.open(folder, threads=1) for folder in names_by])

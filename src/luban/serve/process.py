@@ -76,6 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """For how long feedback is kept; 0 for as long as it is not deleted."""
     feedback_raw: bool = False
     """Keep the texts of feedback with the personal data that is in them."""
+    names_by: tuple[str, ...] = ()
+    """Folders of bundles that tag names, by which those in feedback are masked, too."""
     log_share: float = 0.0
     """Of the requests that get a line in the log."""
     traces: str = ""
@@ -255,7 +257,7 @@ def taken_by(settings: Settings, hosting: Hosting, telemetry: Telemetry) -> Feed
     """Return what takes feedback."""
     return Feedback(
         hosting, settings.limits, telemetry, place=settings.registry, raw=settings.feedback_raw,
-        keep_days=settings.feedback_days,
+        keep_days=settings.feedback_days, names_by=settings.names_by,
     )  # fmt: skip
 
 

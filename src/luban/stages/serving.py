@@ -8,25 +8,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luban.errors import BadRequest
+from luban.stages.masking import names_finders
 from luban.stages.predicting import newest_bundle
-from luban.stages.registering import registry_place
+from luban.stages.registering import find_bundle, registry_place
 
 if TYPE_CHECKING:
     from luban.serve.process import Settings
     from luban.serve.ray import Scaling
 
 
-def settings(models: Sequence[str], *, registry: str | None = None, **more: Any) -> Settings:
+def settings(
+    models: Sequence[str], *, registry: str | None = None, names_by: Sequence[str] = (), **more: Any
+) -> Settings:
     """Return what to serve.
 
     Args:
         models: each `NAME=ALIAS`, `NAME=NUMBER`, `NAME@ALIAS` or `NAME` of the registry, a bundle's folder, or
             `NAME=FOLDER`; without any the newest bundle under `./runs`.
         registry: a folder or URL; see `registry_place`.
+        names_by: bundles that tag names, folders or versions: feedback is masked by them, too.
         more: see `luban.serve.process.Settings`.
 
     Raises:
-        BadRequest: one names nothing, or two have one name.
+        BadRequest: one names nothing, two have one name, or what shall find names does not.
         NotFound: a folder is no bundle.
     """
     from luban.serve.process import Settings
@@ -37,7 +41,9 @@ def settings(models: Sequence[str], *, registry: str | None = None, **more: Any)
         if name in found:
             raise BadRequest(f"two models are called {name!r}", hint=f"name one of them: other={given}")
         found[name] = what
-    return Settings(models=found, registry=registry_place(registry), **more)
+    names_finders(names_by, registry=registry)  # so that what they can't do is said now
+    folders = tuple(str(find_bundle(one, registry)) for one in names_by)
+    return Settings(models=found, registry=registry_place(registry), names_by=folders, **more)
 
 
 def serve(wanted: Settings) -> int:

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from unit.bundle.made import LABELS, Made
+from unit.bundle.made import LABELS, Made, made
 
+from luban.bundle.names import NameFinder
 from luban.data.mask import Masker
 from luban.errors import BadRequest, Conflict, LubanError, NotFound, Overloaded, TooLarge, Unavailable
 from luban.records import Prediction, Span
@@ -283,6 +284,20 @@ def test_from_an_answer_to_what_is_kept(within: Callable[..., Any], place: str) 
     )
     assert (second.wrong, second.text, second.caller, second.tenant) == (False, None, "shop", "north")
     assert first.until is not None and 364 < (int(first.until[:4]) - int(first.at[:4])) * 365 < 366
+
+
+def test_names_that_a_bundle_finds_are_masked_too(
+    within: Callable[..., Any], place: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    bundle, text = made(tmp_path_factory, "tag", "onnx").folder, "so kind and warm , 13812345678"
+    wanted = Masker(finders=[NameFinder.open(bundle)]).mask(text)
+    assert "<NAME>" in wanted.text, "the random model tags something"
+
+    async def main(inside: Inside) -> None:
+        await inside.said(Remark(text=text, label=LABELS["classify"][0]))
+
+    within(main, names_by=[str(bundle)])
+    assert listed(place)[0].text == wanted.text
 
 
 def test_an_id_is_good_after_a_restart_and_on_another_server(within: Callable[..., Any], place: str) -> None:
