@@ -37,6 +37,7 @@ DECIDED = {
     "GET /v1/models/{name}/labels/{label}": "read", "GET /v1/models/{name}/metadata": "read",
     "GET /v1/models/{name}/versions/{version}/metadata": "read", "GET /ping": PUBLIC, "POST /invocations": "predict",
     "POST /v1/models/{name}/explain": "predict", "GET /": PUBLIC, "/luban.v1.Predictor/Explain": "predict",
+    "POST /v1/models/{name}/feedback": "feedback", "/luban.v1.Predictor/SendFeedback": "feedback",
     "POST /v1/embeddings": "predict", "GET /openapi.json": PUBLIC, "GET /docs": PUBLIC,
     "/luban.v1.Predictor/Predict": "predict", "/luban.v1.Predictor/PredictStream": "predict",
     "/luban.v1.Predictor/ListModels": "read", "/inference.GRPCInferenceService/ServerLive": PUBLIC,
@@ -51,6 +52,7 @@ BODIES: Mapping[str, Any] = {
     "/v1/embeddings": {"model": "bank", "input": "a"}, "/invocations": {"texts": ["a"]},
     "/infer": {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]},
     ":predict": {"instances": ["a"]}, "/predict": {"text": "a"}, "/explain": {"text": "a", "rows": 32}, "/batch": "a",
+    "/feedback": {"items": [{"text": "a", "label": "card lost"}]},
 }  # fmt: skip
 OF_NO_MODEL = {"GET /v1/models", "/luban.v1.Predictor/ListModels"}
 """They tell of the models that a key is for."""
@@ -158,6 +160,8 @@ def by_grpc(channel: grpc.Channel, method: Method, secret: str) -> str:
         given |= {"text": "a", "rows": 32}
     if "texts" in fields:
         given["texts"] = ["a"]
+    if "items" in fields:
+        given["items"] = [message("luban.v1.Remark")(text="a", label="card lost")]
     body = method.takes(**given).SerializeToString()
     metadata = (("authorization", f"Bearer {secret}"),) if secret else ()
     try:

@@ -71,11 +71,20 @@ outputs = st.lists(st.fixed_dictionaries(
     {"name": st.sampled_from(["label", "score", "scores", "labels", "spans", "x"])},
     optional={"parameters": st.dictionaries(st.just("binary_data"), st.booleans() | values, max_size=1)},
 ), max_size=3)  # fmt: skip
+remark = st.fixed_dictionaries({}, optional={
+    "id": any_texts, "text": row, "right": st.booleans(), "label": st.just("card lost") | row,
+    "labels": st.lists(row, max_size=2), "source": row, "comment": row,
+    "spans": st.lists(st.fixed_dictionaries({"start": number, "end": number, "label": row}), max_size=2),
+})  # fmt: skip
+good_remark = any_texts.map(lambda text: {"text": text, "label": "card lost"})
 NEAR: dict[str, st.SearchStrategy[Any]] = {
     "predict": st.fixed_dictionaries({}, optional={
         "text": row, "texts": rows | st.lists(row), "scores": st.booleans()}),
     "explain": st.fixed_dictionaries({"text": row}, optional={
         "label": st.sampled_from(["refund | late", "person"]) | any_texts, "rows": number | st.integers(16, 64)}),
+    "feedback": st.fixed_dictionaries(
+        {"items": st.lists(good_remark, max_size=3) | st.lists(remark | good_remark, max_size=4)},
+        optional={"once": any_texts}),
     "batch": row | st.fixed_dictionaries({"text": row}, optional={"id": any_texts | number}),
     "infer": st.fixed_dictionaries(
         {"inputs": st.lists(fitting, min_size=1, max_size=1) | st.lists(fitting | tensor, max_size=2)},
@@ -94,6 +103,7 @@ NEAR: dict[str, st.SearchStrategy[Any]] = {
 GOOD: dict[str, Any] = {
     "predict": {"text": "where is my card", "scores": True}, "batch": {"text": "我的卡", "id": 7},
     "explain": {"text": "where is my card", "rows": 32},
+    "feedback": {"items": [{"text": "where is my card", "label": "card lost"}]},
     "infer": {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]},
     ":predict": {"instances": ["a", {"text": "b"}]}, "invocations": {"texts": ["a"]},
     "embeddings": {"model": "bank", "input": ["a", "b"]},
