@@ -69,7 +69,13 @@ class Engine:
 
     @classmethod
     def open(
-        cls, folder: Path | str, threads: int = 0, check: bool = True, remember: int = 0, vectors: bool = False
+        cls,
+        folder: Path | str,
+        threads: int = 0,
+        check: bool = True,
+        remember: int = 0,
+        vectors: bool = False,
+        graphs: Path | None = None,
     ) -> Engine:
         """Open a bundle.
 
@@ -80,6 +86,8 @@ class Engine:
                 damaged answers something, or fails somewhere.
             remember: answers of `predict` that are kept, so that the same row is not answered twice; 0 keeps none.
             vectors: open the graph so that it gives vectors too, where it can; see `luban.bundle.pooled`.
+            graphs: folder in which graphs are kept that were made ready for this machine, of the runtime `onnx`; see
+                `luban.bundle.prepared`. None keeps none.
 
         Raises:
             BadRequest: `remember` is no whole number from 0 on.
@@ -97,7 +105,7 @@ class Engine:
             try:
                 parts = seal.read(folder, check=False)
                 both = vectors and parts.runtime["kind"] == "onnx" and not parts.task.per_token
-                opening = aside.submit(_opened, folder, parts.runtime, threads, vectors=both)
+                opening = aside.submit(_opened, folder, parts.runtime, threads, vectors=both, graphs=graphs)
                 processor = Processor.from_dir(folder)
                 runner, of_vectors = opening.result()
             finally:
@@ -270,8 +278,15 @@ class Engine:
         return checked
 
 
-def _opened(folder: Path, facts: Mapping[str, Any], threads: int, *, vectors: bool) -> tuple[Runner, Runner | None]:
+def _opened(
+    folder: Path, facts: Mapping[str, Any], threads: int, *, vectors: bool, graphs: Path | None
+) -> tuple[Runner, Runner | None]:
     """Return what gives logits, and what gives vectors where they were asked for and can be had."""
+    if graphs is not None and facts["kind"] == "onnx":
+        from luban.bundle import widths
+
+        if found := widths.open(folder, facts, threads, graphs, vectors=vectors):
+            return found
     if not vectors:
         return runtimes.open(facts["kind"], folder, facts, threads), None
     from luban.bundle import pooled

@@ -38,7 +38,7 @@ def open(folder: Path, facts: Mapping[str, Any], threads: int) -> tuple[Runner, 
         threads = n_threads(facts, threads)
         if name is None:
             return onnx.open(folder, facts, threads), None
-        logits = onnx.OnnxRunner(onnx.session(graph + _output(name), threads), threads)
+        logits = onnx.OnnxRunner(onnx.session(graph + output(name), threads), threads)
         return logits, logits.giving(name)
 
 
@@ -103,7 +103,7 @@ def _number(data: memoryview, place: int) -> tuple[int, int]:
             return found, place
 
 
-def _output(name: str) -> bytes:
+def output(name: str) -> bytes:
     """Return what makes a value an output of a graph, when it is appended to the graph's bytes."""
     value = _field(_NAME, name.encode())
     return _field(_GRAPH, _field(_OUTPUT, value))

@@ -21,6 +21,9 @@ from luban.cli.show import Show
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes on the port.")
 @click.option("--memory", type=click.IntRange(min=0), default=0, metavar="MB",
               help="Of models that are open at once in a process; 0 is no limit.")  # fmt: skip
+@click.option("--graphs", metavar="FOLDER|none", envvar="LUBAN_GRAPHS",
+              help="Where graphs are kept that were made ready for this machine; none keeps none. "
+              "[default: $LUBAN_HOME/graphs, else ~/.cache/luban/graphs]")  # fmt: skip
 @click.option("--queue", type=click.IntRange(min=1), default=64, show_default=True,
               help="Requests inside at once; one more is told to come later.")  # fmt: skip
 @click.option("--request-s", type=click.FloatRange(min=0.01), default=5.0, show_default=True,
@@ -63,6 +66,7 @@ def command(
     embeddings: bool,
     workers: int,
     memory: int,
+    graphs: str | None,
     queue: int,
     request_s: float,
     drain_s: float,
@@ -102,8 +106,9 @@ def command(
     limits = Limits(queue=queue, request_s=request_s, drain_s=drain_s)
     wanted = serving.settings(
         models, registry=registry, host=host, port=port, admin_port=admin_port, grpc_port=grpc_port,
-        embeddings=embeddings, workers=workers, threads=threads, memory_bytes=memory << 20, cert=cert or "",
-        key=key or "", everybody=everybody, limits=limits, log_json=show.json or not sys.stderr.isatty(),
+        embeddings=embeddings, workers=workers, threads=threads, memory_bytes=memory << 20, graphs=graphs,
+        cert=cert or "", key=key or "", everybody=everybody, limits=limits,
+        log_json=show.json or not sys.stderr.isatty(),
         log_share=log_requests, traces=traces, trace_share=trace_share,
         feedback_days=feedback_days, feedback_raw=feedback_raw, names_by=names_by,
     )  # fmt: skip

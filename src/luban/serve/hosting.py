@@ -122,6 +122,7 @@ class Hosting:
         memory_bytes: int = 0,
         poll_s: float = 1.0,
         vectors: bool = False,
+        graphs: Path | None = None,
     ) -> None:
         """Host models.
 
@@ -133,6 +134,7 @@ class Hosting:
             memory_bytes: of all that is open at once, by the size of the files; 0 is no limit.
             poll_s: seconds between two looks for new versions.
             vectors: open bundles so that they give vectors too, where they can.
+            graphs: folder in which graphs are kept ready, see `luban.bundle.prepared`; None keeps none.
         """
         self._models = {name: Model(name, source) for name, source in sources.items()}
         self._batcher = batcher
@@ -141,6 +143,7 @@ class Hosting:
         self._memory_bytes = memory_bytes
         self._poll_s = poll_s
         self._vectors = vectors
+        self._graphs = graphs
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="luban-open")
         self._room = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
@@ -256,7 +259,7 @@ class Hosting:
             size = await self._in_thread(_size, found)
             if self._memory_bytes:
                 self._make_room(model, size)
-            engine = await self._in_thread(_opened, found, self._threads, False)
+            engine = await self._in_thread(_opened, found, self._threads, False, self._graphs)
         lane, scored = self._lanes(engine, model.name)
         return Served(
             name=model.name, found=found, engine=engine, lane=lane, scored=scored, vectors=None, size_bytes=size
@@ -355,7 +358,7 @@ class Hosting:
             if self._memory_bytes and model.served is None:
                 self._make_room(model, size)
             begun = time.monotonic()
-            engine = await self._in_thread(_opened, found, self._threads, self._vectors)
+            engine = await self._in_thread(_opened, found, self._threads, self._vectors, self._graphs)
             lane, scored = self._lanes(engine, model.name)
             before, seconds = model.served, time.monotonic() - begun
             embedder = None if engine.vectors is None else Embedder(engine, engine.vectors)
@@ -405,11 +408,11 @@ def _size(found: Found) -> int:
     return sum(path.stat().st_size for path in Path(found.folder()).iterdir() if path.is_file())
 
 
-def _opened(found: Found, threads: int, vectors: bool) -> Engine:
+def _opened(found: Found, threads: int, vectors: bool, graphs: Path | None) -> Engine:
     """Open a version and let it answer some texts, so that the first request does not wait for what comes up then."""
     from luban.bundle.engine import Engine
 
-    engine = Engine.open(found.folder(), threads=threads, vectors=vectors)
+    engine = Engine.open(found.folder(), threads=threads, vectors=vectors, graphs=graphs)
     if found.digest and engine.digest != found.digest:
         raise CorruptBundle(f"{found.folder()} is not version {found.number}", hint="register it again")
     for n_rows in (1, 8):

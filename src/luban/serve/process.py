@@ -61,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of each process; 0 shares the cores out."""
     memory_bytes: int = 0
     """Of the models that are open at once in a process, by their files; 0 is no limit."""
+    graphs: str = ""
+    """Folder in which graphs are kept ready for this machine, shared by all processes; empty keeps none."""
     poll_s: float = 1.0
     """Seconds between two looks for new versions."""
     cert: str = ""
@@ -194,6 +196,7 @@ async def _serve(settings: Settings, bound: Sequence[socket.socket], parent: int
     hosting = Hosting(
         {name: settings.source(name) for name in settings.models}, batcher, telemetry, threads=settings.n_threads,
         memory_bytes=settings.memory_bytes, poll_s=settings.poll_s, vectors=settings.embeddings,
+        graphs=Path(settings.graphs) if settings.graphs else None,
     )  # fmt: skip
     rollouts = Rollouts(hosting, batcher, telemetry, place=settings.registry, poll_s=settings.poll_s)
     places = Places(limits, telemetry)

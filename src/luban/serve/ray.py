@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luban.bundle.engine import n_callers
@@ -82,7 +83,7 @@ class Replica:
         hosting = Hosting(
             {name: settings.source(name) for name in settings.models}, batcher, telemetry,
             threads=settings.n_threads, memory_bytes=settings.memory_bytes, poll_s=settings.poll_s,
-            vectors=settings.embeddings,
+            vectors=settings.embeddings, graphs=Path(settings.graphs) if settings.graphs else None,
         )  # fmt: skip
         await receive()
         try:

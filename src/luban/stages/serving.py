@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def settings(
-    models: Sequence[str], *, registry: str | None = None, names_by: Sequence[str] = (), **more: Any
+    models: Sequence[str],
+    *,
+    registry: str | None = None,
+    names_by: Sequence[str] = (),
+    graphs: str | None = "none",
+    **more: Any,
 ) -> Settings:
     """Return what to serve.
 
@@ -27,12 +32,14 @@ def settings(
             `NAME=FOLDER`; without any the newest bundle under `./runs`.
         registry: a folder or URL; see `registry_place`.
         names_by: bundles that tag names, folders or versions: feedback is masked by them, too.
+        graphs: folder in which graphs are kept ready; `none` keeps none, None is Luban's own.
         more: see `luban.serve.process.Settings`.
 
     Raises:
         BadRequest: one names nothing, two have one name, or what shall find names does not.
         NotFound: a folder is no bundle.
     """
+    from luban.bundle.prepared import place
     from luban.serve.process import Settings
 
     found: dict[str, str] = {}
@@ -43,7 +50,10 @@ def settings(
         found[name] = what
     names_finders(names_by, registry=registry)  # so that what they can't do is said now
     folders = tuple(str(find_bundle(one, registry)) for one in names_by)
-    return Settings(models=found, registry=registry_place(registry), names_by=folders, **more)
+    kept = place(graphs)
+    return Settings(
+        models=found, registry=registry_place(registry), names_by=folders, graphs=str(kept) if kept else "", **more
+    )
 
 
 def serve(wanted: Settings) -> int:

@@ -132,10 +132,25 @@ def opening(name: str) -> Iterator[None]:
         raise CorruptBundle(f"{name} can't be loaded: {reason}", hint=MEND) from error
 
 
-def session(graph: str | bytes, threads: int, *, arena: bool = True) -> Any:
+def session(
+    graph: str | bytes,
+    threads: int,
+    *,
+    arena: bool = True,
+    spin: bool = False,
+    ready: bool = False,
+    keep: tuple[Path, str, int] | None = None,
+) -> Any:
     """Return an ONNX Runtime session for a path or a serialised graph, with the settings that were measured best.
 
-    Without an arena it gives memory back after every run, which costs time where much is taken.
+    Args:
+        graph: what to open.
+        threads: of each run.
+        arena: keep memory for the next run. Without it is given back after each, which costs time where much is taken.
+        spin: threads wait for work without sleeping while a run lasts: for a session whose runs are alone.
+        ready: the graph was kept by another session, and is opened as it is.
+        keep: keep what the session makes of the graph: path of the graph, name of the file of weights beside it, and
+            bytes of a weight from which on it stands there.
     """
     import onnxruntime
 
@@ -148,7 +163,19 @@ def session(graph: str | bytes, threads: int, *, arena: bool = True) -> Any:
     options.enable_cpu_mem_arena = arena
     # Threads that spin while they wait gain 8% on an idle machine, and halve the rate on a busy one: they take the
     # cores from whoever has work, other calls of the same session among them.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if ready:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if keep:
+        path, weights, least_bytes = keep
+        options.optimized_model_filepath = str(path)
+        for name, value in (
+            ("optimized_model_external_initializers_file_name", weights),
+            ("optimized_model_external_initializers_min_size_in_bytes", str(least_bytes)),
+            ("save_external_prepacked_constant_initializers", "1"),
+        ):
+            options.add_session_config_entry(f"session.{name}", value)
     # Its second try with the same provider would print remarks on stdout, among the answers.
     return onnxruntime.InferenceSession(
         graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(KEPT_APART), enable_fallback=0
