@@ -26,6 +26,12 @@ def data_sets() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _graphs_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let servers that tests start keep their graphs in a folder of the tests."""
+    os.environ["LUBAN_GRAPHS"] = str(tmp_path_factory.getbasetemp() / "graphs")
+
+
 @pytest.fixture(scope="session")
 def minilm() -> bases.BaseFolder:
     """Return the English default base, fetched into Luban's own cache where it isn't there yet."""

@@ -13,6 +13,7 @@ Legend: N rows, W windows, T tokens of all windows, B windows in a batch, L toke
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,6 +47,24 @@ _AHEAD = 2
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
+class Company:
+    """Counts calls that are inside at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n = 0
+
+    def __enter__(self) -> int:
+        """Come in, and return how many others are here."""
+        with self._lock:
+            self._n += 1
+            return self._n - 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._n -= 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Engine:
     """Answers texts. Open one with `Engine.open`, and share it between threads as you like."""
@@ -64,6 +83,8 @@ class Engine:
     """Column that held the text in the data which the model was trained with."""
     memory: Memory | None = None
     """Answers of `predict` that need not be made again."""
+    company: Company = field(default_factory=Company, repr=False, compare=False)
+    """Calls that are inside just now."""
     vectors: Runner | None = None
     """Gives vectors (B, V) of windows, where that was asked for and can be had; see `luban.bundle.pooled`."""
 
@@ -173,12 +194,13 @@ class Engine:
             else:
                 logits[windows] = found
 
-        if len(batches) == 1 or self._n_callers == 1:
-            for batch in batches:
-                run(batch)
-        else:
-            # The longest first, so that no thread is left with a long one at the end.
-            list(self._callers.map(run, reversed(batches)))
+        with self.company as n_others:
+            if len(batches) == 1 or self._n_callers == 1 or n_others:  # others keep the cores busy
+                for batch in batches:
+                    run(batch)
+            else:
+                # The longest first, so that no thread is left with a long one at the end.
+                list(self._callers.map(run, reversed(batches)))
         if len(windows) < len(alike):
             _copy(logits, encoded, alike, per_token=per_token)
         return logits

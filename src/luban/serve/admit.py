@@ -35,7 +35,7 @@ from luban.serve.telemetry import Telemetry, event
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 NOBODY = Principal(name="nobody")
 CLIENT_LEFT = 499
-_WATCH_S = 0.05
+_WATCH_S = 0.25
 """Seconds after which a server looks whether the client still waits: most answers are there before."""
 _CLOSE = (b"connection", b"close")
 _LEFT = object()

@@ -339,10 +339,11 @@ class Batcher:
                     lane.running_tokens += tokens
                 elif not lane.n_running:
                     self._lanes.pop(lane, None)
-            for job in late:
-                _deliver([(job, _too_late(job, now))])
+            outcomes: list[tuple[_Job, Answered | Exception]] = [(job, _too_late(job, now)) for job in late]
             if batch:
-                self._run(lane, batch, now)
+                if outcomes:
+                    _deliver(outcomes)
+                outcomes = self._outcomes(lane, batch, now)
                 with self._changed:
                     lane.n_running -= 1
                     lane.running_tokens -= tokens
@@ -350,27 +351,25 @@ class Batcher:
                         self._changed.notify()  # another batch of such a lane may have waited for its end
                     if not lane.waiting and not lane.n_running:
                         self._lanes.pop(lane, None)
-            del lane, batch, late, ready  # an engine that was swapped out goes when its last batch is done
+            # Only now: who has an answer and asks again at once finds the lane free.
+            _deliver(outcomes)
+            del lane, batch, late, ready, outcomes  # an engine that was swapped out goes when its last batch is done
 
     def _ready(self) -> list[Lane]:
         """Return the lanes whose next batch may run; those in no hurry leave a thread free, if there are two."""
         patient = sum(lane.n_running for lane in self._lanes if lane.patient) < max(1, self.runners - 1)
         return [lane for lane in self._lanes if lane.waiting and (patient or not lane.patient)]
 
-    def _run(self, lane: Lane, batch: list[_Job], now: float) -> None:
+    def _outcomes(self, lane: Lane, batch: list[_Job], now: float) -> list[tuple[_Job, Answered | Exception]]:
         """Answer a batch; where it fails, each of its requests alone, so that only the one at fault fails."""
         try:
-            outcomes = self._answer(lane, batch, now)
+            return self._answer(lane, batch, now)
         except BaseException as error:
             if len(batch) == 1:
                 if not isinstance(error, Exception):
                     _log.critical("a batch was stopped by %s", type(error).__name__)
-                outcomes = [(batch[0], error if isinstance(error, Exception) else RuntimeError(repr(error)))]
-            else:
-                for job in batch:
-                    self._run(lane, [job], now)
-                return
-        _deliver(outcomes)
+                return [(batch[0], error if isinstance(error, Exception) else RuntimeError(repr(error)))]
+            return [outcome for job in batch for outcome in self._outcomes(lane, [job], now)]
 
     def _answer(self, lane: Lane, batch: list[_Job], now: float) -> list[tuple[_Job, Answered | Exception]]:
         rows = [row for job in batch for row in job.rows]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from luban.errors import LubanError, NotFound, Overloaded, Unauthenticated, Unavailable
 from luban.registry import audit
 from luban.serve import keys
-from luban.serve.access import Headers, Open, Principal
+from luban.serve.access import Headers, Principal
 from luban.store.database import Database, open_database
 
 STALE_S = 4.0
@@ -265,57 +265,19 @@ class Keyring:
         )
 
 
-class Unlocked:
-    """Lets everybody do everything until the registry has a key; from then on, its keys count.
-
-    Looked for once a second from a thread, which keeps them fresh afterwards. A registry that can't be read then
-    changes nothing: it had no key before.
-    """
-
-    def __init__(self, registry: str, *, n_processes: int = 1) -> None:
-        self._open = Open()
-        self._ring: Keyring | None = None
-        self._registry, self._n_processes = registry, n_processes
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="luban-keys", daemon=True)
-        self._thread.start()
-
-    async def principal(self, headers: Headers) -> Principal:
-        """Return anyone, or who sends a request; see `Keyring.principal`."""
-        return await (self._ring or self._open).principal(headers)
-
-    def close(self) -> None:
-        """Look no more, and let go of the keys."""
-        self._stopping.set()
-        self._thread.join()
-        if self._ring is not None:
-            self._ring.close()
-
-    def _look(self) -> None:
-        while not self._stopping.wait(REFRESH_S):
-            try:
-                self._ring = _read(self._registry, self._n_processes)
-            except LubanError as error:
-                _log.warning("the registry can't be read: %s", error.message)
-            if self._ring is not None:
-                _log.warning("a key was made: from now on every request needs one")
-                self._ring.keep_fresh(self._stopping)
-                return
-
-
 def opened(registry: str, *, n_processes: int = 1) -> Keyring | None:
     """Return the keys of a registry, kept fresh; None where there is no registry, or no key was ever made.
 
     Raises:
         RegistryError: it can't be read: whether there are keys is not known then, and nobody gets in.
     """
-    ring = _read(registry, n_processes)
+    ring = read(registry, n_processes)
     if ring is not None:
         ring.start()
     return ring
 
 
-def _read(registry: str, n_processes: int) -> Keyring | None:
+def read(registry: str, n_processes: int) -> Keyring | None:
     """Return the keys of a registry as they are now; None and errors as `opened`."""
     try:
         database = open_database(registry)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -20,7 +22,7 @@ import msgspec
 from luban.bundle.engine import n_callers
 from luban.errors import LubanError, ServeError
 from luban.models.limits import cores
-from luban.serve import keyring, surfaces
+from luban.serve import surfaces
 from luban.serve.access import Access, Open
 from luban.serve.admit import Application
 from luban.serve.batch import Batcher
@@ -35,9 +37,13 @@ from luban.serve.rollouts import Rollouts
 from luban.serve.rpc import Port as RpcPort
 from luban.serve.sources import FromFolder, FromRegistry, Source
 from luban.serve.telemetry import Telemetry, event, log_to_stderr
+from luban.serve.unlocked import Unlocked, may_hold_keys
 
 _SWITCH_S = 0.0005
 """Seconds after which a thread that computes in Python lets another: the event loop would wait 5 ms for a batch."""
+
+_COLLECT = (10_000, 20, 20)
+"""New objects from which on the collector looks at them, and how often each time older ones too."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,15 +111,17 @@ def access(settings: Settings) -> Access:
         ServeError: nobody is kept out, and the address can be reached from elsewhere.
         RegistryError: the registry can't be read.
     """
-    ring = keyring.opened(settings.registry, n_processes=settings.workers) if settings.registry else None
-    if ring is not None:
-        return ring
+    if settings.registry and may_hold_keys(settings.registry):
+        from luban.serve import keyring
+
+        if (ring := keyring.opened(settings.registry, n_processes=settings.workers)) is not None:
+            return ring
     if not (settings.everybody or _is_loopback(settings.host)):
         raise ServeError(
             f"{settings.host} can be reached from elsewhere, and nobody would be kept out",
             hint="`luban keys create --name NAME --scopes predict`; or serve on 127.0.0.1, or say --everybody",
         )
-    return keyring.Unlocked(settings.registry, n_processes=settings.workers) if settings.registry else Open()
+    return Unlocked(settings.registry, n_processes=settings.workers) if settings.registry else Open()
 
 
 def sockets(settings: Settings) -> list[socket.socket]:
@@ -165,6 +173,8 @@ def run(settings: Settings, bound: Sequence[socket.socket], parent: int | None =
     import uvloop
 
     sys.setswitchinterval(_SWITCH_S)
+    # Batches run side by side already: a tokeniser's own threads would only take the cores from them.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings, bound, parent))
 
@@ -224,10 +234,11 @@ async def _serve(settings: Settings, bound: Sequence[socket.socket], parent: int
             return 0
         await opening
         rollouts.start()
+        _spare_the_collector()
         await ports[0].open(bound[0])
         for one in rpc:
             await one.open(_address(bound[2]))
-        keyed = not isinstance(doorkeeper, Open | keyring.Unlocked)
+        keyed = not isinstance(doorkeeper, Open | Unlocked)
         if not keyed and settings.log_json:
             event("no keys: whoever reaches this port may do everything", logging.WARNING)
         if settings.workers == 1 or settings.log_json:
@@ -262,6 +273,17 @@ def taken_by(settings: Settings, hosting: Hosting, telemetry: Telemetry) -> Feed
         hosting, settings.limits, telemetry, place=settings.registry, raw=settings.feedback_raw,
         keep_days=settings.feedback_days, names_by=settings.names_by,
     )  # fmt: skip
+
+
+def _spare_the_collector() -> None:
+    """Let Python's collector of cycles look at what is new alone, and less often.
+
+    All that was made until now stays. A look at it takes longer than many an answer, and requests leave few cycles:
+    with the library's own thresholds a sixth of the event loop's time went there.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
 
 
 def _telemetry(settings: Settings) -> Telemetry:

@@ -18,9 +18,9 @@ import msgspec
 
 from luban.errors import ServeError
 from luban.serve.access import Open
-from luban.serve.keyring import Unlocked
 from luban.serve.process import Settings, access, told
 from luban.serve.telemetry import MULTIPROCESS, event
+from luban.serve.unlocked import Unlocked
 
 _COMMAND = (sys.executable, "-c", "import sys; from luban.serve.process import child; sys.exit(child())")
 _LOOK_S = 0.1
