@@ -55,7 +55,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Answer the file again and again, the peak measured between, and return medians."""
     import luban
     from luban.bundle.batch import predict_file
-    from luban.bundle.engine import n_callers
+    from luban.bundle.runtimes import n_callers
 
     opened = luban.load(args.bundle, threads=args.threads)
     watched = Watched(opened.runner)

@@ -273,7 +273,7 @@ class Engine:
 
     @property
     def _n_callers(self) -> int:
-        return n_callers(self.runner.threads)
+        return runtimes.n_callers(self.runner.threads)
 
     @cached_property
     def _callers(self) -> ThreadPoolExecutor:
@@ -314,15 +314,6 @@ def _opened(
     from luban.bundle import pooled
 
     return pooled.open(folder, facts, threads)
-
-
-def n_callers(threads: int) -> int:
-    """Return how many runs at once pay for a runner with so many threads.
-
-    Two runs at once keep the cores busy where one run alone has steps that only one thread can do: on two cores 1.2
-    times as fast as one run with both, and no slower than two sessions with a thread each.
-    """
-    return max(1, min(threads, 4))
 
 
 def _copy(logits: np.ndarray, encoded: Encoded, alike: np.ndarray, *, per_token: bool) -> None:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from luban.bundle.engine import BEGIN_TOKENS, MAX_BATCH_TOKENS, n_callers
+from luban.bundle.engine import BEGIN_TOKENS, MAX_BATCH_TOKENS
 from luban.bundle.passes import cheapest
+from luban.bundle.runtimes import n_callers
 from luban.models.windows import pad
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from luban import files
 from luban.bundle import pooled
 from luban.bundle.graph import INPUTS
 from luban.bundle.prepared import Prepared, prepared
-from luban.bundle.runtimes import n_threads, onnx
+from luban.bundle.runtimes import n_callers, n_threads, onnx
 from luban.bundle.runtimes.onnx import OUTPUT
 from luban.errors import CorruptBundle
 
@@ -84,8 +84,6 @@ def _opened(found: Prepared, threads: int) -> onnx.OnnxRunner | TwoWidths:
     Raises:
         CorruptBundle: they changed.
     """
-    from luban.bundle.engine import n_callers
-
     # Where more threads are there than runs side by side, these share them, without spinning.
     beside = 1 if n_callers(threads) == threads else threads
     with ThreadPoolExecutor(3) as aside:

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from luban.bundle.engine import n_callers
+from luban.bundle.runtimes import n_callers
 from luban.errors import LubanError, ServeError
 from luban.models.limits import cores
 from luban.serve import surfaces

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luban.bundle.engine import n_callers
+from luban.bundle.runtimes import n_callers
 from luban.errors import LubanError, MissingExtra, ServeError
 from luban.serve import surfaces
 from luban.serve.admit import Application
