@@ -1,7 +1,6 @@
 """A registry without keys: everybody is let in, until one is made.
 
-What reads keys is imported only where there is a registry: the database's library takes a quarter of the time in which
-a server starts.
+What reads keys is imported, with the database's library, only where there is a registry.
 """
 
 from __future__ import annotations
