@@ -1,4 +1,4 @@
-"""Graphs made ready for this machine and kept: opened sooner, and held once by all processes that run them.
+"""Graphs made ready for this machine and kept: held once by all processes that run them.
 
 ONNX Runtime rewrites a graph when it opens it, and packs the weights of its products in the order in which the kernels
 of this CPU read them. That is most of the time of opening, and memory of each session's own. What comes of it is kept
