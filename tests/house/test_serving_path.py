@@ -28,6 +28,14 @@ sys.meta_path.insert(0, Forbid())
 """
 
 
+def test_a_server_without_a_registry_opens_no_library_of_databases() -> None:
+    """It takes a quarter of a second, which each process would wait for before its first answer."""
+    code = "import sys, luban.serve.process; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    opened = set(done.stdout.split())
+    assert "luban" in opened and not opened & {"sqlalchemy", "alembic", "pysqlite3", "psycopg"}
+
+
 @pytest.fixture(scope="module", params=["classify", "tag"])
 def bundle(request: pytest.FixtureRequest, tiny: BaseFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a sealed bundle over a tiny random model, made as `luban run` makes one."""

@@ -26,8 +26,6 @@ from luban.errors import (
     TooLarge,
     Unavailable,
 )
-from luban.registry import audit
-from luban.registry import feedback as kept
 from luban.registry.version import parse
 from luban.serve.access import Principal
 from luban.serve.answer_ids import AnswerIds
@@ -36,11 +34,12 @@ from luban.serve.routing import Request, Response, Route, decoded
 from luban.serve.schemas import encode
 from luban.serve.sources import FromRegistry
 from luban.serve.telemetry import Telemetry, event
-from luban.store.database import Database, open_database
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the database's library takes a quarter of a second that a server without feedback has no use for
+    from luban.registry import feedback as kept
     from luban.serve.hosting import Answer, Hosting, Model
     from luban.serve.limits import Limits
+    from luban.store.database import Database
 
 KEEP_DAYS = 365.0
 """For how long feedback is kept where nothing else is said, in days."""
@@ -118,6 +117,8 @@ class Feedback:
             NotFound: there is no such model, or no registry.
             Overloaded, Unavailable: it was not kept, or that is not known; it may be sent again.
         """
+        from luban.registry import feedback as kept
+
         if not remarks:
             raise BadRequest("items: got none, wanted one at least")
         if len(remarks) > self._limits.items:
@@ -160,6 +161,9 @@ class Feedback:
     def _post(
         self, reader: Reader, principal: Principal, remarks: Sequence[Remark], about: About, once: str
     ) -> kept.Post:
+        from luban.registry import audit
+        from luban.registry import feedback as kept
+
         assert self._ids is not None
         until = kept.later(audit.now(), self._keep_days) if self._keep_days else None
         rows = reader.rows(remarks, about, until=until)
@@ -186,6 +190,9 @@ class Feedback:
     def _open(self) -> tuple[Database, AnswerIds, Reader]:
         if not self._place:
             raise NotFound("no registry")
+        from luban.registry import feedback as kept
+        from luban.store.database import open_database
+
         database = open_database(self._place)
         try:
             secret = kept.secret(database)
@@ -206,6 +213,8 @@ class Feedback:
 
     async def _write(self) -> None:
         """Keep what waits, one transaction after the other, until nothing does."""
+        from luban.registry import feedback as kept
+
         while self._waiting:
             taken, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
             posts = [post for post, _ in taken]
@@ -229,6 +238,8 @@ class Feedback:
                     future.set_result(result)
 
     async def _expire(self) -> None:
+        from luban.registry import feedback as kept
+
         while True:
             assert self._database is not None
             try:

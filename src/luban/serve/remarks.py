@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET, Struct, UnsetType
 
 from luban.errors import BadRequest, TooLarge, did_you_mean
-from luban.registry.feedback import Said, pseudonym
 from luban.serve.answer_ids import AnswerIds, Given, in_order
 
 if TYPE_CHECKING:
     from luban.data.mask import Masked, Masker
+    from luban.registry.feedback import Said
     from luban.tasks import Task
 
 TEXT_CHARACTERS = 20_000
@@ -108,6 +108,8 @@ class Reader:
         return tuple(self._row(one, f"items[{place}]", about, until) for place, one in enumerate(remarks))
 
     def _row(self, one: Remark, place: str, about: About, until: str | None) -> Said:
+        from luban.registry.feedback import Said, pseudonym
+
         given = self._given(one, place, about)
         text = _text(one.text, f"{place}.text", TEXT_CHARACTERS)
         truth = _truth(one, place, about)
