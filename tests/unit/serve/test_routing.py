@@ -14,7 +14,7 @@ from luban.serve.routing import decoded
 
 @pytest.mark.parametrize(("decoder", "body", "what", "message", "hint"), [
     (schemas.ASK, b'{"txt": "a"}', "the body", "the body: there is no field 'txt'", "did you mean 'text'?"),
-    (schemas.ASK, b'{"texts": ["a"], "q": 1}', "the body", "the body: there is no field 'q'", "known: scores, text"),
+    (schemas.ASK, b'{"text": "a", "q": 1}', "the body", "the body: there is no field 'q'", "known: ids, scores, text"),
     (schemas.LINE, b'{"text": "a", "ids": 1}', "the line", "the line: there is no field 'ids'", "did you mean 'id'?"),
     (schemas.LINE, b'{"text": ', "the line", "the line: ", "/openapi.json"),
     (schemas.ASK, b'{"text": 3}', "the body", "the body: Expected", "/openapi.json"),
