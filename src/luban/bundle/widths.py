@@ -2,7 +2,8 @@
 
 A run alone is sooner with all threads where those do not sleep between two operators: they spin for as long as it
 lasts, and not a moment longer, so that a server without requests takes nothing of the machine. Runs side by side would
-take the cores from each other that way: those have a thread each. Both give the same bits.
+take the cores from each other that way: those have a thread each, and so has the next run after them, since there may
+be more. Both give the same bits.
 
 Whether all threads pay for a run alone depends on its size, the graph and who else has work on the machine. It is
 measured as it goes: of runs alone, one in `_TRIES` takes what was slower until now.
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from luban.bundle.runtimes import Runner
 
 _TRIES = 32
+_IN_A_ROW = 4
+"""Runs that must have been alone before one takes all threads: spinning ones would be in the way of who comes next."""
 _FIRST = 4
 """Runs of each width before one is preferred."""
 _KEPT = 0.8
@@ -144,6 +147,8 @@ class _Inside:
         self.lock = threading.Lock()
         self.n = 0
         self.n_begun = 0
+        self.n_alone = 0
+        """Runs in a row that nobody ran beside."""
         self.choice = Choice()
 
 
@@ -170,7 +175,9 @@ class TwoWidths:
             inside.n += 1
             inside.n_begun += 1
             number, alone = inside.n_begun, inside.n == 1
-            wide = alone and inside.choice.wide(size)
+            if not alone:
+                inside.n_alone = 0
+            wide = alone and inside.n_alone >= _IN_A_ROW and inside.choice.wide(size)
         begun = time.perf_counter()
         try:
             session = self._wide if wide else self._narrow
@@ -178,6 +185,7 @@ class TwoWidths:
             seconds = time.perf_counter() - begun
             with inside.lock:
                 if alone and number == inside.n_begun:
+                    inside.n_alone += 1
                     inside.choice.learn(size, wide, seconds)
         finally:
             with inside.lock:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from luban.bundle.widths import Choice, TwoWidths
+from luban.bundle.widths import _IN_A_ROW, Choice, TwoWidths
 
 IDS = np.ones((1, 8), np.int64)
 
@@ -66,11 +66,15 @@ def test_sizes_are_told_apart() -> None:
 def test_a_run_beside_another_takes_one_thread() -> None:
     narrow, wide = Session(), Session()
     runner = TwoWidths(narrow, wide, 2)
+    for _ in range(_IN_A_ROW):
+        runner.run(IDS, IDS)
+    assert (narrow.n, wide.n) == (_IN_A_ROW, 0)
+    narrow.inside.clear()
     for session in (narrow, wide):
         session.go.clear()
     first = threading.Thread(target=runner.run, args=(IDS, IDS))
     first.start()
-    assert (wide.inside.wait(10)) and narrow.n == 0  # nothing is known yet: it tries all threads first
+    assert wide.inside.wait(10) and narrow.n == _IN_A_ROW  # nothing is known of all threads yet: it tries them
     second = threading.Thread(target=runner.run, args=(IDS, IDS))
     second.start()
     assert narrow.inside.wait(10) and wide.n == 1
@@ -79,7 +83,9 @@ def test_a_run_beside_another_takes_one_thread() -> None:
     for thread in (first, second):
         thread.join(10)
     # What ran beside another says nothing of runs alone.
-    assert all(pace.n == 0 for pace in runner._inside.choice._paces(IDS.size))
+    assert [pace.n for pace in runner._inside.choice._paces(IDS.size)] == [_IN_A_ROW, 0]
+    runner.run(IDS, IDS)
+    assert wide.n == 1, "somebody was there just now"
 
 
 def test_a_run_that_fails_is_inside_no_longer() -> None:
@@ -87,11 +93,11 @@ def test_a_run_that_fails_is_inside_no_longer() -> None:
         def run(self, names: Any, given: Any) -> list[np.ndarray]:
             raise ValueError("broken")
 
-    narrow = Session()
-    runner = TwoWidths(narrow, Broken(), 2)
-    for _ in range(3):
+    runner = TwoWidths(Session(), Broken(), 2)
+    n_failed = 0
+    for _ in range(_IN_A_ROW + 3):
         try:
             runner.run(IDS, IDS)
         except ValueError:
-            continue
-    assert runner._inside.n == 0
+            n_failed += 1
+    assert n_failed and runner._inside.n == 0
