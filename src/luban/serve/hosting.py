@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,22 +170,10 @@ class Hosting:
             Unavailable: it can't be opened now.
             ServeError: see `Lane.predict`.
         """
-        model = self.model(name)
-        model.n_inside += 1
-        try:
-            served = model.served or await self._open_in_time(model, deadline)
-            model.used = time.monotonic()
+        async with self._inside(name, deadline) as (model, served):
             if model.trial is not None:
                 return await model.trial.predict(served, rows, deadline)
             return Answer(served, await served.lane.predict(rows, deadline))
-        except Overloaded:
-            self._telemetry.shed("pace")
-            raise
-        except DeadlineExceeded:
-            self._telemetry.shed("late")
-            raise
-        finally:
-            model.n_inside -= 1
 
     async def vectors(self, name: str, rows: Sequence[Any], deadline: float) -> Answer:
         """Answer rows with vectors, (V,) float32 of length 1, in predictions' place.
@@ -194,19 +182,13 @@ class Hosting:
             NotFound: there is no such model, or it has none.
             LubanError: as `predict`.
         """
-        model = self.model(name)
-        model.n_inside += 1
-        try:
-            served = model.served or await self._open_in_time(model, deadline)
-            model.used = time.monotonic()
+        async with self._inside(name, deadline) as (_, served):
             if served.vectors is None:
                 hint = "they are of classifying bundles of the runtime onnx whose last layer is in float"
                 raise NotFound(
                     f"{name} gives no vectors here", hint=hint if self._vectors else "serve it with --embeddings"
                 )
             return Answer(served, await served.vectors.predict(rows, deadline))
-        finally:
-            model.n_inside -= 1
 
     async def explain(self, name: str, text: Any, label: str | None, n_rows: int, deadline: float) -> Explained:
         """Explain the answer of the version that the model has now; one on trial is not asked.
@@ -217,11 +199,7 @@ class Hosting:
             BadRequest: this can't be explained; see `Scorer.steps`.
             ServeError: as `predict`.
         """
-        model = self.model(name)
-        model.n_inside += 1
-        try:
-            served = model.served or await self._open_in_time(model, deadline)
-            model.used = time.monotonic()
+        async with self._inside(name, deadline) as (_, served):
             return Explained(
                 served,
                 await explaining.explain(
@@ -229,6 +207,16 @@ class Hosting:
                     lambda answered: self._telemetry.explained(Answer(served, answered)),
                 ),
             )  # fmt: skip
+
+    @asynccontextmanager
+    async def _inside(self, name: str, deadline: float) -> AsyncIterator[tuple[Model, Served]]:
+        """Hold a model open while it is asked, and count who is turned away; raise as `served`."""
+        model = self.model(name)
+        model.n_inside += 1
+        try:
+            served = model.served or await self._open_in_time(model, deadline)
+            model.used = time.monotonic()
+            yield model, served
         except Overloaded:
             self._telemetry.shed("pace")
             raise
