@@ -67,8 +67,8 @@ class Entity(Struct):
     """Probability of the label, the lowest over the span's units."""
 
 
-class One(Struct, kw_only=True):
-    """The answer to one text; which fields it has is the task's matter."""
+class OfText(Struct, kw_only=True):
+    """What is answered to a text; which fields it has is the task's matter."""
 
     label: str | UnsetType | None = UNSET
     """The label; null where none is probable enough."""
@@ -80,6 +80,11 @@ class One(Struct, kw_only=True):
     """Probability of the best label, given or not."""
     scores: dict[str, float] | UnsetType = UNSET
     """Probability of every label, where it was asked for."""
+
+
+class One(OfText, kw_only=True):
+    """The answer to one text; which fields it has is the task's matter."""
+
     id: str | UnsetType = UNSET
     """By which feedback names this answer, where it was asked for."""
 
@@ -171,7 +176,7 @@ class Problem(Struct, kw_only=True):
     """How to mend it."""
 
 
-class Streamed(One, kw_only=True):
+class Streamed(OfText, kw_only=True):
     """The answer to one line of a stream: what the text's is, or an error."""
 
     index: int
