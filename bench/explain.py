@@ -16,7 +16,6 @@ import argparse
 import json
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,20 +23,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from compress import LUBAN, PROJECT
 
 import luban
 from luban.bundle import cutting, explain, shapley
 
-LUBAN = [sys.executable, "-m", "luban.cli.main"]
-PROJECT = """\
-name: bench
-task: {kind: classify}
-base: base
-max_length: 32
-data: {train: rows.jsonl, split: {validation: 0.2, test: 0.3}}
-train: {epochs: 4, learning_rate: 3.0e-3, batch_size: 16}
-evaluate: {baselines: [majority]}
-"""
 Values = Callable[[np.ndarray], np.ndarray]
 """(R, P) words that are there -> (R,) log-odds of the label."""
 

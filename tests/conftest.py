@@ -6,13 +6,16 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import registries
 
 from luban.models import base as bases
 from luban.models import tiny as tiny_bases
+
+if TYPE_CHECKING:
+    from unit.bundle.made import Made
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,6 +33,14 @@ def data_sets() -> Path:
 def _graphs_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Let servers that tests start keep their graphs in a folder of the tests."""
     os.environ["LUBAN_GRAPHS"] = str(tmp_path_factory.getbasetemp() / "graphs")
+
+
+@pytest.fixture(scope="session")
+def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Return a sealed bundle of a random model that gives a text one label; it is not to be changed."""
+    from unit.bundle.made import made
+
+    return made(tmp_path_factory, "classify", "onnx")
 
 
 @pytest.fixture(scope="session")

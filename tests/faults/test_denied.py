@@ -14,7 +14,7 @@ import grpc
 import httpx
 import pytest
 from serving import Server, served
-from unit.bundle.made import Made, made
+from unit.bundle.made import Made
 from unit.serve.test_surfaces import asking
 
 from luban.serve import surfaces
@@ -72,11 +72,6 @@ class Keys:
     bad: Mapping[str, str]
     of_scope: Mapping[str, str]
     """Good for one scope alone."""
-
-
-@pytest.fixture(scope="module")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made(tmp_path_factory, "classify", "onnx")
 
 
 @pytest.fixture(scope="module")

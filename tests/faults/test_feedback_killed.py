@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from serving import served
-from unit.bundle.made import LABELS, Made, made
+from unit.bundle.made import LABELS, Made
 
 import luban
 from luban.stages import registering
@@ -23,11 +23,6 @@ CLIENTS = 4
 BEFORE = 40
 """Posts that are acknowledged before each kill."""
 LABEL = LABELS["classify"][0]
-
-
-@pytest.fixture(scope="module")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made(tmp_path_factory, "classify", "onnx")
 
 
 @pytest.fixture

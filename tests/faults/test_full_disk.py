@@ -16,7 +16,7 @@ import pytest
 import registries
 import serving
 from faults import injected, mistakes
-from unit.bundle.made import Made, made
+from unit.bundle.made import Made
 
 from luban.errors import RegistryError
 from luban.registry import aliases
@@ -41,11 +41,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", "-l", place], check=True)
-
-
-@pytest.fixture(scope="module")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made(tmp_path_factory, "classify", "onnx")
 
 
 def fill(disk: Path, left: int) -> Path:

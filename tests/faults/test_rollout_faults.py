@@ -16,7 +16,7 @@ import challengers
 import pytest
 import serving
 from serving import served
-from unit.bundle.made import WORDS, Made, made
+from unit.bundle.made import WORDS, Made
 
 from luban.stages import registering, trying
 
@@ -29,11 +29,6 @@ BAD: dict[str, Callable[..., Path]] = {
     "wrong": challengers.wrong, "slow": challengers.slow, "failing": challengers.failing,
 }  # fmt: skip
 TRIED = [list(BAD)[number % 3] for number in range(max(3, N))]
-
-
-@pytest.fixture(scope="module")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made(tmp_path_factory, "classify", "onnx")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import serving
 from serving import served
-from unit.bundle.made import Made, made
+from unit.bundle.made import Made
 
 TEXTS = ["where is my card", "我的卡还没到", "refund", "late again " * 8]
 MALFORMED = [
@@ -28,11 +28,6 @@ MALFORMED = [
     b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
     b"GET / HTTP/1.1\r\nhost: a\r\n" + b"".join(b"x-%d: y\r\n" % number for number in range(9000)) + b"\r\n",
 ]
-
-
-@pytest.fixture(scope="module")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made(tmp_path_factory, "classify", "onnx")
 
 
 @pytest.fixture(scope="module")

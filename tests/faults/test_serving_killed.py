@@ -24,7 +24,7 @@ import psutil
 import pytest
 import serving
 from faults.loads import LOAD, Loaded
-from unit.bundle.made import Made, made, texts
+from unit.bundle.made import Made, texts
 
 import luban
 
@@ -165,11 +165,6 @@ def killed(made: Made, n: int, mistake: str = "", parent_every: int = OF_PARENT)
     finally:
         life.close()
     return Loaded(wrong + asked.wrong, {"kills": n, **{name: float(count) for name, count in asked.counts.items()}})
-
-
-@pytest.fixture(scope="module")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made(tmp_path_factory, "classify", "onnx")
 
 
 def test_every_answer_is_right_whatever_is_killed(classify: Made) -> None:

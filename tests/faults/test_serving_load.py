@@ -17,16 +17,11 @@ import serving
 from faults import loads
 from faults.loads import LOAD
 from serving import served
-from unit.bundle.made import Made, made
+from unit.bundle.made import Made
 
 TIMED = LOAD > 1
 SOAK_MIN = float(os.environ.get("LUBAN_SOAK", "0"))
 Run = Callable[[serving.Server], loads.Loaded]
-
-
-@pytest.fixture(scope="module")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made(tmp_path_factory, "classify", "onnx")
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,13 @@ import challengers
 import grpc
 import pytest
 from serving import served
-from unit.bundle.made import LABELS, WORDS, Made, made
+from unit.bundle.made import LABELS, WORDS, Made
 
 import luban
 from luban.data.read import read
 from luban.project.schema import DataSection
 from luban.serve.protocols.messages import PREDICTOR, message
 from luban.stages import registering
-
-
-@pytest.fixture(scope="module")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made(tmp_path_factory, "classify", "onnx")
 
 
 @pytest.fixture

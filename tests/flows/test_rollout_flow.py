@@ -12,16 +12,11 @@ import httpx
 import pytest
 import serving
 from serving import served
-from unit.bundle.made import WORDS, Made, made
+from unit.bundle.made import WORDS, Made
 
 from luban.registry import trials
 from luban.registry.store import open_registry
 from luban.stages import registering
-
-
-@pytest.fixture(scope="module")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made(tmp_path_factory, "classify", "onnx")
 
 
 @pytest.fixture

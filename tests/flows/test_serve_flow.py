@@ -29,11 +29,6 @@ TEXTS = ["where is my card", "我的卡还没到", "refund", "a " * 200]
 
 
 @pytest.fixture(scope="module")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made(tmp_path_factory, "classify", "onnx")
-
-
-@pytest.fixture(scope="module")
 def tag(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return made(tmp_path_factory, "tag", "onnx")
 

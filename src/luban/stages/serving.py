@@ -48,8 +48,8 @@ def settings(
         if name in found:
             raise BadRequest(f"two models are called {name!r}", hint=f"name one of them: other={given}")
         found[name] = what
-    names_finders(names_by, registry=registry)  # so that what they can't do is said now
     folders = tuple(str(find_bundle(one, registry)) for one in names_by)
+    names_finders(folders)  # so that what they can't do is said now
     kept = place(graphs)
     return Settings(
         models=found, registry=registry_place(registry), names_by=folders, graphs=str(kept) if kept else "", **more

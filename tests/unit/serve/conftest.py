@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from unit.bundle.made import Made, made
+from unit.bundle.made import Made
 
 from luban.bundle.engine import Engine
-
-
-@pytest.fixture(scope="session")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made(tmp_path_factory, "classify", "onnx")
 
 
 @pytest.fixture(scope="session")
