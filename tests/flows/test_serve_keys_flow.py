@@ -45,7 +45,9 @@ def test_only_who_has_a_key_is_answered(tmp_path: Path, tmp_path_factory: pytest
     assert not [secret for secret in keys.values() if secret[-43:] in logged]
 
 
-def test_the_first_key_closes_a_server_that_runs(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_first_key_closes_a_server_that_runs_and_the_last_one_does_not_open_it(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = made(tmp_path_factory, "classify", "onnx").folder
     place = str(tmp_path / "registry")
     with (
@@ -60,3 +62,10 @@ def test_the_first_key_closes_a_server_that_runs(tmp_path: Path, tmp_path_factor
         assert status == 401
         headers = {"authorization": f"Bearer {secret}"}
         assert client.post("/v1/models/made/predict", json=BODY, headers=headers).status_code == 200
+        access.revoke_key("shop", registry=place, who="ann")
+        begun = time.monotonic()
+        while client.post("/v1/models/made/predict", json=BODY, headers=headers).status_code == 200:
+            assert time.monotonic() - begun < 5
+        for _ in range(30):  # without its last key it stays closed
+            for sent in ({}, headers, {"x-api-key": "made up"}):
+                assert client.post("/v1/models/made/predict", json=BODY, headers=sent).status_code == 401

@@ -24,7 +24,7 @@ _ONLY = {
 @click.option("--tenant", help="create: whose rows it sees and makes; `default` without it.")
 @click.option("--models", help="create: models it may use, names or patterns as bank-*, with commas; all without it.")
 @click.option("--expires", metavar="TIME", help="create, rotate: life of the secret, as 90d, or a day, as 2027-01-31.")
-@click.option("--rate", help="create: requests that one server process lets through, as 50/s or 600/min.")
+@click.option("--rate", help="create: requests that one server lets through, as 50/s or 600/min.")
 @click.option("--burst", type=click.IntRange(min=1), help="create: requests that may come at once; those of a second.")
 @click.option("--grace", metavar="TIME", help="rotate: how long the old secret goes on: 1d without it, or 0.")
 @click.option("--older", is_flag=True, help="revoke: end the older secret alone.")
@@ -90,7 +90,8 @@ def command(
         show.give("key", {**drawn.fact(made.key), "secret": made.secret}, lambda: drawn.issued(made))
     else:
         key = access.revoke_key(whose, older=older, registry=registry, who=who, why=why or "")
-        show.give("key", drawn.fact(key), lambda: drawn.revoked(key))
+        is_last = all(one.revoked for one in access.list_keys(registry))
+        show.give("key", {**drawn.fact(key), "none_left": is_last}, lambda: drawn.revoked(key, is_last))
 
 
 def _listed(text: str | None) -> list[str]:

@@ -25,7 +25,7 @@ STALE_S = 4.0
 """How long what was read counts, in seconds: under the 5 s in which a revoked key must be refused."""
 REFRESH_S = 1.0
 """How often the database is asked, in seconds."""
-USED_S = 60.0
+USED_S = 10.0
 """How often it is written down which secrets were seen, in seconds."""
 _DUMMY = bytes(32)
 _BEARER = b"bearer "
@@ -118,10 +118,6 @@ class Keyring:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.refresh()
-
-    def __len__(self) -> int:
-        """Return how many keys there are that were not revoked."""
-        return len({entry.principal.name for entry in self._entries.values() if not entry.revoked})
 
     @property
     def has_keys(self) -> bool:

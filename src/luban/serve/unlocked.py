@@ -38,7 +38,8 @@ class Unlocked:
 
     async def principal(self, headers: Headers) -> Principal:
         """Return anyone, or who sends a request; see `Keyring.principal`."""
-        return await (self._ring or self._open).principal(headers)
+        # Asked for None: with its last key revoked a ring lets nobody in, and is no less a ring.
+        return await (self._open if self._ring is None else self._ring).principal(headers)
 
     def close(self) -> None:
         """Look no more, and let go of the keys."""

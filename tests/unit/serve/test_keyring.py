@@ -211,12 +211,12 @@ def test_secrets_are_never_alike_and_have_256_bits(database: Database) -> None:
 def test_the_reader_notices_by_itself_and_ends(tmp_path: Path) -> None:
     database = open_database(str(tmp_path), create=True)
     ring = Keyring(database)
-    assert len(ring) == 0
+    assert not ring.has_keys
     ring.start()
     secret = keys.create(database, "shop", ["predict"], who="ann").secret
     until = time.monotonic() + 3 * keyring.STALE_S
     arrived = threading.Event()
-    while not len(ring) and time.monotonic() < until:
+    while not ring.has_keys and time.monotonic() < until:
         arrived.wait(0.02)
     assert ring.check(secret).name == "shop"
     ring.close()

@@ -29,12 +29,14 @@ def issued(made: Issued) -> RenderableType:
     )  # fmt: skip
 
 
-def revoked(key: Key) -> RenderableType:
+def revoked(key: Key, is_last: bool) -> RenderableType:
     """Return what has ended, and what is left."""
     from rich.text import Text
 
     if key.revoked:
-        return Text.assemble(("revoked ", "green"), key.name, f" at {_when(key.revoked)} UTC: none of its secrets open")
+        told = f" at {_when(key.revoked)} UTC: none of its secrets open"
+        more = "\nno key is left: servers on this registry let nobody in until one is made" if is_last else ""
+        return Text.assemble(("revoked ", "green"), key.name, told, (more, "yellow"))
     left = key.live()
     return Text.assemble(
         ("ended ", "green"), f"what {key.name} had beside its newest secret",
