@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
@@ -35,6 +35,8 @@ from luban.serve.telemetry import Telemetry, event
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 NOBODY = Principal(name="nobody")
 CLIENT_LEFT = 499
+BUSY = "luban.busy"
+"""In the scope of a request for which the server had no place, or no time: the connection may wait."""
 _WATCH_S = 0.25
 """Seconds after which a server looks whether the client still waits: most answers are there before."""
 _CLOSE = (b"connection", b"close")
@@ -70,7 +72,7 @@ class Application:
         """Requests inside that ask a model, on every surface that shares its places."""
         return self._places.n_inside
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request; see the ASGI specification, version 3."""
         if scope["type"] != "http":
             return
@@ -98,7 +100,7 @@ class Application:
         route: Route | None,
         methods: Mapping[str, Route],
         params: Mapping[str, str],
-        scope: Mapping[str, Any],
+        scope: MutableMapping[str, Any],
         receive: Receive,
     ) -> tuple[Response, bool]:
         """Return the answer, and whether the connection can go on: not where a body lies unread that may be long."""
@@ -115,6 +117,8 @@ class Application:
             request = Request(scope, receive, self._limits, principal, params)
             return await self._inside(route, request), True
         except LubanError as error:
+            if request is not None and isinstance(error, Overloaded):  # before that, it was the caller's own rate
+                scope[BUSY] = True
             more = 405 if isinstance(error, NotFound) and methods and route is None else None
             added = {"title": "MethodNotAllowed"} if more else route.told(error) if route else {}
             response = problem(error, more, **added)

@@ -18,7 +18,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from luban.serve.admit import Application
+from luban.serve.admit import BUSY, Application
 from luban.serve.limits import Limits
 
 _QUIET_S = 0.5
@@ -26,6 +26,9 @@ _QUIET_S = 0.5
 _LINGER_S = 3.0
 """For so long at most it still takes connections, until those who send requests here have heard that it stops."""
 _TICK_S = 0.05
+_BREATH_S = 0.1
+"""For so long the next request of a connection is not read, after one for which there was no place: those who ask again
+at once would take more of the server than the answers that it gives."""
 
 
 class _Connection(HttpToolsProtocol):
@@ -35,6 +38,7 @@ class _Connection(HttpToolsProtocol):
         super().__init__(config, server_state, {}, loop)
         self._limits = limits
         self._timer: Any = None
+        self._breathing: Any = None
         self._head_bytes = 0
         """Of a request whose head is not whole; -1 where it is."""
         self._whole = True
@@ -49,6 +53,8 @@ class _Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait(0)
+        if self._breathing is not None:
+            self._breathing.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -77,7 +83,13 @@ class _Connection(HttpToolsProtocol):
         self._wait(0)
 
     def on_response_complete(self) -> None:
+        busy = self.cycle is not None and BUSY in self.cycle.scope
         super().on_response_complete()
+        if busy and not self.transport.is_closing():
+            self.flow.pause_reading()
+            if self._breathing is not None:  # of a request before this one, that was sent along with it
+                self._breathing.cancel()
+            self._breathing = self.loop.call_later(_BREATH_S, self.flow.resume_reading)
         if not self._whole:  # answered before its body has come, which nobody reads: it may not come for ever
             self._wait(self._limits.body_s)
 

@@ -22,6 +22,7 @@ from luban.errors import BadRequest, DeadlineExceeded, Overloaded, TooLarge, Una
 from luban.models.processor import Processor
 from luban.records import Prediction
 from luban.serve.batch import Answered, Batch, Batcher, Lane
+from luban.serve.pace import Pace
 
 ROWS = texts(60, seed=3)
 
@@ -120,6 +121,78 @@ def test_what_waits_goes_together_and_nobody_waits_for_company(engine: Engine) -
     assert [one.batch_rows for one in found] == [1] + [8] * 8
     assert [batch.rows for batch in told] == [1, 8]
     assert sum(batch.tokens for batch in told) == sum(one.n_tokens for one in found) == engine.encode(ROWS[:9]).ids.size
+
+
+class Seen:
+    """An engine's runner that notes which thread it runs on."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.threads = 1
+        self.on: list[int] = []
+        self._runner = engine.runner
+        self.engine = replace(engine, runner=self)
+
+    def run(self, ids: Any, mask: Any) -> Any:
+        self.on.append(threading.get_ident())
+        return self._runner.run(ids, mask)
+
+
+def test_requests_one_by_one_are_answered_on_the_loop_and_others_are_not(
+    engine: Engine, wanted: list[Prediction]
+) -> None:
+    class Slow(Pace):
+        def seconds(self, tokens: int) -> float:
+            return 1.0
+
+    seen = Seen(engine)
+
+    async def main() -> list[Answered]:
+        found = [await lane.predict([row], later()) for row in ROWS[:20]]
+        n_alone = len(seen.on)
+        assert seen.on[0] != threading.get_ident(), "at first nobody knows whether more will come"
+        assert seen.on[12:] == [threading.get_ident()] * 8
+        together = await asyncio.gather(*(lane.predict([row], later()) for row in ROWS[20:30]))
+        assert threading.get_ident() not in seen.on[n_alone:], "where there are several, none keeps the loop busy"
+        found += together
+        n_together = len(seen.on)
+        found += [await lane.predict([row], later()) for row in ROWS[30:34]]
+        assert threading.get_ident() not in seen.on[n_together:], "there may be others again"
+        lane.pace = Slow()
+        found += [await lane.predict([row], later()) for row in ROWS[34:50]]
+        assert threading.get_ident() not in seen.on[n_together:], "what takes long keeps no other waiting"
+        return found
+
+    with batching() as batcher:
+        lane = batcher.lane(seen.engine, "bank")
+        found = run(main())
+    assert same([answered.predictions[0] for answered in found], wanted[:50])
+
+
+def test_what_fails_on_the_loop_fails_alone(engine: Engine) -> None:
+    class Failing(Seen):
+        def run(self, ids: Any, mask: Any) -> Any:
+            if len(self.on) == 12:
+                self.on.append(0)
+                raise ValueError("a broken product")
+            return super().run(ids, mask)
+
+    failing = Failing(engine)
+
+    async def main() -> None:
+        for number, row in enumerate(ROWS[:20]):
+            if number == 12:
+                with pytest.raises(ValueError, match="a broken product"):
+                    await lane.predict([row], later())
+            elif number == 15:
+                with pytest.raises(DeadlineExceeded):
+                    await lane.predict([row], time.monotonic() - 1)
+            else:
+                await lane.predict([row], later())
+        assert failing.on[13:] == [threading.get_ident()] * 6
+
+    with batching() as batcher:
+        lane = batcher.lane(failing.engine, "bank")
+        run(main())
 
 
 def test_a_short_one_takes_short_company_and_the_oldest_goes_first(engine: Engine) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from luban.bundle import early
 from luban.bundle.graph import INPUTS, KEPT_APART, MS, OPSET, Graph, faster
 from luban.bundle.runtimes import n_threads
-from luban.errors import CorruptBundle, LubanError, MissingExtra
+from luban.errors import CorruptBundle, LubanError, MissingExtra, install
 from luban.models.limits import cores
 from luban.models.windows import pad
 from luban.records import Encoded
@@ -37,6 +37,9 @@ OUTPUT = early.LOGITS
 _MAX_BYTES = 2**31 - 1
 _SAME = 1e-4
 """Largest difference of a fused graph's logits from the plain graph's, as a share of the largest logit."""
+_SPIN_US = 2000
+"""For so long spinning threads wait for more work: the next request of a client that asks again at once finds them
+awake, and the cores are let go soon where none comes."""
 MEND = "make the bundle again with `luban run`"
 _log = logging.getLogger(__name__)
 
@@ -147,7 +150,8 @@ def session(
         graph: what to open.
         threads: of each run.
         arena: keep memory for the next run. Without it is given back after each, which costs time where much is taken.
-        spin: threads wait for work without sleeping while a run lasts: for a session whose runs are alone.
+        spin: threads wait for work without sleeping while a run lasts, and shortly after it: for a session whose runs
+            are alone.
         ready: the graph was kept by another session, and is opened as it is.
         keep: keep what the session makes of the graph: path of the graph, name of the file of weights beside it, and
             bytes of a weight from which on it stands there.
@@ -164,7 +168,8 @@ def session(
     # Threads that spin while they wait gain 8% on an idle machine, and halve the rate on a busy one: they take the
     # cores from whoever has work, other calls of the same session among them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if spin:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
     if ready:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if keep:
@@ -221,7 +226,7 @@ def traced_graph(
         import onnx  # noqa: F401  (torch's exporter needs both, and says so in a less helpful way)
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise MissingExtra(f"the export needs a package: {error}", hint="pip install 'luban[train]'") from error
+        raise MissingExtra(f"the export needs a package: {error}", hint=install("train")) from error
 
     axes = {0: "batch", 1: "length"}
     try:
