@@ -34,6 +34,7 @@ import difflib
 import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 
@@ -264,6 +265,30 @@ _SYSTEM_MENDS = {
 def system_mend(error: OSError) -> str:
     """Return how to mend what the system refused; empty where nothing is known."""
     return _SYSTEM_MENDS.get(errno.errorcode.get(error.errno or 0, ""), "")
+
+
+@cache
+def install(extra: str = "", *, upgrade: bool = False) -> str:
+    """Return the command that installs Luban, with an extra, from where it came: a folder, an address or an index."""
+    import json
+    from importlib import metadata
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    what = f"luban[{extra}]" if extra else "luban"
+    try:
+        found = json.loads(metadata.distribution("luban").read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        found = {}
+    url = found.get("url", "")
+    if url.startswith("file://") and "dir_info" in found:
+        folder = url2pathname(urlsplit(url).path)
+        what = f"{folder}[{extra}]" if extra else folder
+        editable = "-e " if found["dir_info"].get("editable") else ""
+        return f"pip install {editable}'{what}'"
+    if url:
+        what = f"{what} @ {url}"
+    return f"pip install {'--upgrade ' if upgrade else ''}'{what}'"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

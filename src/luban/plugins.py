@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-from luban.errors import MissingExtra, PluginError, UnknownPlugin, did_you_mean
+from luban.errors import MissingExtra, PluginError, UnknownPlugin, did_you_mean, install
 
 
 class Catalogue:
@@ -68,7 +68,7 @@ class Catalogue:
                 raise PluginError(f"{self.what} {name!r} can't be imported: {error}") from error
             raise MissingExtra(
                 f"{self.what} {name!r} needs the package {missing!r}, which is not installed",
-                hint="pip install 'luban[train]'",
+                hint=install("train"),
             ) from error
         except PluginError:
             raise

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from luban import errors
-from luban.errors import CODES, DataError, LubanError, NotFound, Problem, ProjectError, UnknownPlugin, codes
+from luban.errors import CODES, DataError, LubanError, NotFound, Problem, ProjectError, UnknownPlugin, codes, install
 
 
 def tree(kind: type[LubanError] = LubanError) -> Iterator[type[LubanError]]:
@@ -86,3 +86,28 @@ def test_errors_cross_processes(error: LubanError) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
     assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    ("came", "told"),
+    [
+        (None, "pip install --upgrade 'luban[grpc]'"),
+        ("not json", "pip install --upgrade 'luban[grpc]'"),
+        ('{"url": "file:///home/ann/a%20b", "dir_info": {"editable": true}}', "pip install -e '/home/ann/a b[grpc]'"),
+        ('{"url": "file:///home/ann/luban", "dir_info": {}}', "pip install '/home/ann/luban[grpc]'"),
+        (
+            '{"url": "https://example.org/luban.whl", "archive_info": {}}',
+            "pip install --upgrade 'luban[grpc] @ https://example.org/luban.whl'",
+        ),
+    ],
+)
+def test_an_extra_is_installed_from_where_luban_came(
+    monkeypatch: pytest.MonkeyPatch, came: str | None, told: str
+) -> None:
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            assert name == "direct_url.json"
+            return came
+
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed())
+    assert install.__wrapped__("grpc", upgrade=True) == told

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from luban.errors import MissingExtra, PluginError
+from luban.errors import MissingExtra, PluginError, install
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ def inject(body: torch.nn.Module, options: Options, *, use_dora: bool) -> torch.
         from peft import LoraConfig, inject_adapter_in_model
     except ModuleNotFoundError as error:
         raise MissingExtra("the adapters lora and dora need peft, which is not installed",
-                           hint="pip install 'luban[train]'") from error  # fmt: skip
+                           hint=install("train")) from error  # fmt: skip
     settings: dict[str, Any] = {
         "r": options.rank,
         "lora_alpha": options.alpha,

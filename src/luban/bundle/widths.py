@@ -1,9 +1,9 @@
 """One graph in two sessions: a run that is alone takes every core, runs beside each other take one each.
 
 A run alone is sooner with all threads where those do not sleep between two operators: they spin for as long as it
-lasts, and not a moment longer, so that a server without requests takes nothing of the machine. Runs side by side would
-take the cores from each other that way: those have a thread each, and so has the next run after them, since there may
-be more. Both give the same bits.
+lasts, and two milliseconds longer, so that a server without requests takes nothing of the machine. Runs side by side
+would take the cores from each other that way: those have a thread each, and so has the next run after them, since there
+may be more. Both give the same bits.
 
 Whether all threads pay for a run alone depends on its size, the graph and who else has work on the machine. It is
 measured as it goes: of runs alone, one in `_TRIES` takes what was slower until now.

@@ -158,6 +158,11 @@ class Terms:
     """How often a request is sent again that was turned away, or lost. 0 sends each once."""
     random: random.Random = field(default_factory=random.Random)
 
+    def __post_init__(self) -> None:
+        """Raise BadRequest for what is no address of a server."""
+        if not self.url.startswith(("http://", "https://")):
+            raise errors.BadRequest(f"url: got {self.url!r}, wanted an address", hint=f"write http://{self.url}")
+
     @property
     def headers(self) -> dict[str, str]:
         """Return what goes with every request."""
@@ -310,7 +315,15 @@ def _unreachable(came: Lost | None, terms: Terms) -> errors.LubanError:
 def _checked(rows: Sequence[Row]) -> list[Any]:
     if isinstance(rows, str | bytes):
         raise _one_text()
-    return [row if isinstance(row, str) else list(row) for row in rows]
+    checked: list[Any] = []
+    for number, row in enumerate(rows):
+        if not isinstance(row, str | list | tuple):
+            raise errors.BadRequest(
+                f"row {number}: got a value of the type {type(row).__name__}, wanted a text or a list of tokens",
+                hint="rows are counted from 0",
+            )
+        checked.append(row if isinstance(row, str) else list(row))
+    return checked
 
 
 def _one_text() -> errors.BadRequest:

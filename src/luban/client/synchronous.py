@@ -37,6 +37,7 @@ class Client:
             verify: an `ssl.SSLContext` that knows the server's certificate, where it is not a public one.
 
         Raises:
+            BadRequest: `url` is no address.
             MissingExtra: httpx is not installed.
         """
         self._terms = Terms(url=url.rstrip("/"), key=key, timeout_s=timeout_s, retries=retries)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from luban.client.calls import Lost
-from luban.errors import MissingExtra
+from luban.errors import MissingExtra, install
 
 
 def library() -> Any:
@@ -17,7 +17,7 @@ def library() -> Any:
     try:
         import httpx
     except ImportError as error:
-        raise MissingExtra(f"a client needs the package httpx: {error}", hint="pip install 'luban[client]'") from error
+        raise MissingExtra(f"a client needs the package httpx: {error}", hint=install("client")) from error
     return httpx
 
 

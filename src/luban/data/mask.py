@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luban.data.personal import KINDS, Finder, Personal, find_all
-from luban.errors import BadRequest, MissingExtra, did_you_mean
+from luban.errors import BadRequest, MissingExtra, did_you_mean, install
 
 KEY_BYTES = 64
 """AES-256 in SIV mode has two keys of 256 bits."""
@@ -51,7 +51,7 @@ class Tokens:
             from cryptography.hazmat.primitives.ciphers.aead import AESSIV
         except ModuleNotFoundError as error:
             raise MissingExtra(
-                "tokens need the package cryptography, which is not installed", hint="pip install 'luban[mask]'"
+                "tokens need the package cryptography, which is not installed", hint=install("mask")
             ) from error
         self._siv = AESSIV(key)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from luban.errors import LubanError, MissingExtra
+from luban.errors import LubanError, MissingExtra, install
 
 if TYPE_CHECKING:
     import torch
@@ -216,7 +216,7 @@ def _quiet() -> Iterator[None]:
         from transformers.utils import logging as transformers_logging
     except ModuleNotFoundError as error:
         raise MissingExtra("training needs torch and transformers, which are not installed",
-                           hint="pip install 'luban[train]'") from error  # fmt: skip
+                           hint=install("train")) from error  # fmt: skip
     theirs: Any = transformers_logging
     level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
     theirs.set_verbosity_error()

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from luban.errors import LubanError
+from luban.errors import LubanError, install
 from luban.models import packaged
 from luban.models.limits import cores, cpu_name, memory_limit, threads
 from luban.records import Finding
@@ -189,7 +189,7 @@ def _packages() -> Iterator[Finding]:
         name = f"extra {extra}" if extra else "packages"
         if lacking:
             message = f"{len(lacking)} of {len(lacking) + len(here)} packages: {'; '.join(sorted(lacking))}"
-            mend = f"pip install --upgrade 'luban[{extra}]'" if extra else "pip install --upgrade luban"
+            mend = install(extra, upgrade=True)
             yield Finding(name, "WARN" if extra else "FAIL", message, mend, facts={"here": here, "lacking": lacking})
         else:
             yield Finding(
@@ -234,7 +234,7 @@ def _hardware(found: Machine) -> Iterator[Finding]:
     else:
         yield Finding("cores", "PASS", message, facts={"cores": found.cores, "threads": found.threads})
     if found.fp32_gflops is None or found.bf16_gflops is None:
-        mend = "pip install 'luban[train]'"
+        mend = install("train")
         yield Finding("speed", "WARN", "torch is not here: nothing can be trained, bundles can be used", mend)
         return
     ratio = found.bf16_gflops / found.fp32_gflops
@@ -290,7 +290,7 @@ def _bases() -> Finding:
 def _trial() -> Finding:
     """Make a tiny base, load it and run it: the whole way from disk to numbers."""
     if not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")):
-        return Finding("trial", "WARN", "not run: torch or transformers is not here", "pip install 'luban[train]'")
+        return Finding("trial", "WARN", "not run: torch or transformers is not here", install("train"))
     from luban.models import body, tiny
 
     started = time.perf_counter()
@@ -304,9 +304,7 @@ def _trial() -> Finding:
                 hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
             whole = bool(torch.isfinite(hidden).all())
     except (LubanError, OSError, ImportError, RuntimeError) as error:
-        return Finding(
-            "trial", "FAIL", f"a tiny base could not be run: {error}", "pip install --upgrade 'luban[train]'"
-        )
+        return Finding("trial", "FAIL", f"a tiny base could not be run: {error}", install("train", upgrade=True))
     if not whole:
         return Finding(
             "trial", "FAIL", "a tiny base gave numbers that are not finite", "install another build of torch"

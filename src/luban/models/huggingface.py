@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from luban.errors import LubanError, MissingExtra
+from luban.errors import LubanError, MissingExtra, install
 from luban.models.remote import Listing, RemoteFile, Report, Unreachable, absent, check
 from luban.records import Progress
 
@@ -30,7 +30,7 @@ class HuggingFace:
             from huggingface_hub import HfApi, errors
         except ModuleNotFoundError as error:
             raise MissingExtra("bases from a hub need huggingface_hub, which is not installed",
-                               hint="pip install 'luban[train]'") from error  # fmt: skip
+                               hint=install("train")) from error  # fmt: skip
         name = f"hf:{repository}"
         try:
             found = HfApi(endpoint=self.endpoint).model_info(repository, revision=revision, files_metadata=True)

@@ -13,13 +13,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luban.bundle.runtimes import n_callers
-from luban.errors import LubanError, MissingExtra, ServeError
+from luban.errors import LubanError, MissingExtra, ServeError, install
 from luban.serve import surfaces
 from luban.serve.admit import Application
 from luban.serve.batch import Batcher
@@ -65,7 +65,7 @@ class Replica:
         self._stopping = False
         self._application: Application | None = None
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Answer a request; or open the models, and close them at the end."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
@@ -221,7 +221,7 @@ def imported() -> tuple[Any, Any]:
         import ray
         from ray import serve
     except ImportError as error:
-        raise MissingExtra(f"--ray needs the package ray[serve]: {error}", hint="pip install 'luban[ray]'") from error
+        raise MissingExtra(f"--ray needs the package ray[serve]: {error}", hint=install("ray")) from error
     return ray, serve
 
 

@@ -26,13 +26,13 @@ from luban.errors import (
     TooSlow,
     Unavailable,
     codes,
+    install,
 )
 from luban.serve import asked
 from luban.serve.access import Access, Principal, Scope
 from luban.serve.admit import NOBODY
 from luban.serve.limits import Limits
 from luban.serve.places import Places
-from luban.serve.protocols.messages import MEND
 from luban.serve.routing import PUBLIC
 from luban.serve.telemetry import Telemetry, event
 
@@ -129,7 +129,7 @@ class Port:
         try:
             import grpc
         except ImportError as error:
-            raise MissingExtra(f"gRPC needs the package grpcio: {error}", hint=MEND) from error
+            raise MissingExtra(f"gRPC needs the package grpcio: {error}", hint=install("grpc")) from error
         limits = self._limits
         options = {
             "grpc.max_receive_message_length": limits.body_bytes,

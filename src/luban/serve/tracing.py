@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from luban.errors import BadRequest, MissingExtra
+from luban.errors import BadRequest, MissingExtra, install
 from luban.serve.asked import Asked, request_id
 
 _PATH = "/v1/traces"
@@ -41,7 +41,7 @@ class Traces:
             from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError as error:
-            raise MissingExtra(f"traces need OpenTelemetry: {error}", hint="pip install 'luban[otel]'") from error
+            raise MissingExtra(f"traces need OpenTelemetry: {error}", hint=install("otel")) from error
         self._api = trace
         endpoint = (
             collector if collector.count("/") > 2 and not collector.endswith("/") else collector.rstrip("/") + _PATH

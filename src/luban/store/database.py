@@ -25,7 +25,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
 from sqlalchemy.engine import URL, make_url
 
-from luban.errors import Conflict, LubanError, MissingExtra, NotFound, RegistryError, system_mend
+from luban.errors import Conflict, LubanError, MissingExtra, NotFound, RegistryError, install, system_mend
 from luban.files import flush, write_text, written
 from luban.records import Finding
 
@@ -330,7 +330,7 @@ def _postgres(place: str) -> Database:
         engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     except ModuleNotFoundError as error:
         raise MissingExtra(
-            f"{shown} needs the package psycopg, which is not installed", hint="pip install 'luban[postgres]'"
+            f"{shown} needs the package psycopg, which is not installed", hint=install("postgres")
         ) from error
     return Database(engine, shown)
 

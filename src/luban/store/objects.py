@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from luban.errors import Conflict, CorruptBundle, LubanError, MissingExtra, NotFound, RegistryError
+from luban.errors import Conflict, CorruptBundle, LubanError, MissingExtra, NotFound, RegistryError, install
 from luban.files import (
     ENDINGS,
     MANIFEST,
@@ -186,7 +186,7 @@ class RemoteObjects:
             from obstore.store import from_url
         except ModuleNotFoundError as error:
             raise MissingExtra(
-                f"{url} needs the package obstore, which is not installed", hint="pip install 'luban[objects]'"
+                f"{url} needs the package obstore, which is not installed", hint=install("objects")
             ) from error
         self.place = url
         with self._told():

@@ -236,5 +236,15 @@ def test_pauses_grow_and_never_fall_short_of_what_was_asked(waits: list[float]) 
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(calls.KEY, "mine")
-    assert calls.Terms(url="x").headers["authorization"] == "Bearer mine"
-    assert "authorization" not in calls.Terms(url="x", key="").headers
+    assert calls.Terms(url="http://x").headers["authorization"] == "Bearer mine"
+    assert "authorization" not in calls.Terms(url="http://x", key="").headers
+
+
+def test_what_is_no_address_or_row_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(luban.BadRequest, match="url: got 'localhost:8080'") as refused:
+        luban.Client("localhost:8080")
+    assert refused.value.hint == "write http://localhost:8080"
+    with luban.Client("http://127.0.0.1:9") as client:
+        for row in (1, None, {"text": "a"}):
+            with pytest.raises(luban.BadRequest, match="row 1: got a value of the type"):
+                client.predict("bank", ["a", row])  # type: ignore[list-item]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from luban.data.mask import KEY_BYTES, Masker, Tokens, unmask
 from luban.data.personal import KINDS, NUMBERS, Personal, find_personal
-from luban.errors import BadRequest, MissingExtra
+from luban.errors import BadRequest, MissingExtra, install
 
 KEY = bytes(range(KEY_BYTES))
 TEXTS = st.lists(st.one_of(
@@ -126,7 +126,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "cryptography.hazmat.primitives.ciphers.aead", None)
     with pytest.raises(MissingExtra) as found:
         Tokens(KEY)
-    assert found.value.hint == "pip install 'luban[mask]'"
+    assert found.value.hint == install("mask")
 
 
 def test_only_what_is_wanted_is_masked() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from luban.errors import install
 from luban.models import device
 from luban.models.device import Machine
 from luban.records import Finding
@@ -120,7 +121,7 @@ def test_scarce_memory_and_hobbled_threads(monkeypatch: pytest.MonkeyPatch) -> N
     found = by_name(list(device._hardware(poor)))
     assert (found["memory"].verdict, found["cores"].verdict) == ("FAIL", "WARN")
     assert "OMP_NUM_THREADS=1" in found["cores"].message
-    assert found["speed"].mend == "pip install 'luban[train]'"
+    assert found["speed"].mend == install("train")
     monkeypatch.delenv("OMP_NUM_THREADS")
     rich = Machine("a CPU", 8, 4, 64 * GIB, 32 * GIB, 100.0, 300.0, ("A100",), True)
     found = by_name(list(device._hardware(rich)))
@@ -147,9 +148,9 @@ def test_packages_as_the_metadata_names_them(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(device.metadata, "metadata", lambda name: Metadata)
     found = by_name(list(device._packages()))
     assert set(found) == {"packages", "extra train"}
-    assert (found["packages"].verdict, found["packages"].mend) == ("FAIL", "pip install --upgrade luban")
+    assert (found["packages"].verdict, found["packages"].mend) == ("FAIL", install(upgrade=True))
     assert "1 of 2 packages: no-such-package is missing" in found["packages"].message
-    assert (found["extra train"].verdict, found["extra train"].mend) == ("WARN", "pip install --upgrade 'luban[train]'")
+    assert (found["extra train"].verdict, found["extra train"].mend) == ("WARN", install("train", upgrade=True))
     assert "wanted >=999" in found["extra train"].message
 
 

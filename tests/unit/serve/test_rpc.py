@@ -264,7 +264,7 @@ def test_the_callers_deadline_is_kept_and_frees_its_place() -> None:
                 await ask(request(**ASKED), metadata=GOOD, timeout=0.3)
             assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
             await slow.cancelled.wait()
-            assert 0 < slow.deadlines[0] <= 0.3
+            assert 0 < slow.deadlines[0] <= 0.301  # gRPC counts it in milliseconds
             while port.n_open:
                 await asyncio.sleep(0.001)
 

@@ -17,7 +17,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from sqlalchemy import text
 
-from luban.errors import LubanError, MissingExtra, NotFound, RegistryError
+from luban.errors import LubanError, MissingExtra, NotFound, RegistryError, install
 from luban.store import database as databases
 from luban.store.database import open_database
 
@@ -103,7 +103,7 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(MissingExtra) as found:
         open_database("postgresql://ann@host/bank")
-    assert found.value.hint == "pip install 'luban[postgres]'"
+    assert found.value.hint == install("postgres")
 
 
 def test_a_schema_of_an_older_luban_is_upgraded_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

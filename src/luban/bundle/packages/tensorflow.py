@@ -19,7 +19,7 @@ from luban.bundle.packages import Source
 from luban.bundle.plain import plain
 from luban.bundle.runtimes.onnx import OUTPUT
 from luban.bundle.tf_operators import Translated
-from luban.errors import MissingExtra
+from luban.errors import MissingExtra, install
 
 MODEL = "model/1"
 SIGNATURE = "serving_default"
@@ -91,7 +91,7 @@ def imported() -> Any:
     except ImportError as error:
         raise MissingExtra(
             f"a package for tensorflow needs the package tensorflow, of 600 MB: {error}",
-            hint="pip install 'luban[tensorflow]', in an environment of its own if you like: one with luban and the "
+            hint=f"{install('tensorflow')}, in an environment of its own if you like: one with luban and the "
             "bundle is enough",
         ) from error
     return tensorflow

@@ -21,7 +21,7 @@ import numpy as np
 
 from luban.bundle.graph import INPUTS
 from luban.bundle.runtimes import Precision, n_threads, onnx
-from luban.errors import CorruptBundle, MissingExtra
+from luban.errors import CorruptBundle, MissingExtra, install
 from luban.records import Encoded
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def imported() -> Any:
             import openvino
         except ImportError as error:
             raise MissingExtra(
-                f"the runtime openvino needs the package openvino: {error}", hint="pip install 'luban[openvino]'"
+                f"the runtime openvino needs the package openvino: {error}", hint=install("openvino")
             ) from error
         finally:
             if not there:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luban.bundle.runtimes import n_threads
-from luban.errors import CorruptBundle, LubanError, MissingExtra
+from luban.errors import CorruptBundle, LubanError, MissingExtra, install
 from luban.files import read_json, write_json
 from luban.records import Encoded
 
@@ -79,7 +79,7 @@ def open(folder: Path, facts: Mapping[str, Any], threads: int) -> TorchRunner:
         from luban.models.heads import TaskModel
     except ModuleNotFoundError as error:
         raise MissingExtra(
-            f"this bundle runs on torch, and {error.name} is not installed", hint="pip install 'luban[train]'"
+            f"this bundle runs on torch, and {error.name} is not installed", hint=install("train")
         ) from error
     body: Any = body_from_config(read_json(folder / BODY))
     head = _build(facts["head"], body.config.hidden_size)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luban.cli.show import words
-from luban.errors import GateError, LubanError, MissingExtra, Problem, codes, system_mend
+from luban.errors import GateError, LubanError, MissingExtra, Problem, codes, install, system_mend
 
 if TYPE_CHECKING:
     import click
@@ -87,7 +87,7 @@ def tell_missing(show: Show, error: ModuleNotFoundError, arguments: Sequence[str
     if missing in ("", "luban"):
         return tell_unexpected(show, error, arguments)
     said = f"this needs the package {missing!r}, which is not installed"
-    return tell(show, MissingExtra(said, hint="pip install 'luban[train]'"))
+    return tell(show, MissingExtra(said, hint=install("train")))
 
 
 def tell_interrupted(show: Show, goes_on: bool) -> int:

@@ -10,10 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from luban.errors import MissingExtra
+from luban.errors import MissingExtra, install
 
 DESCRIPTORS = Path(__file__).parent / "descriptors.json"
-MEND = "pip install 'luban[grpc]'"
 PREDICTOR = "luban.v1.Predictor"
 INFERENCE = "inference.GRPCInferenceService"
 
@@ -30,7 +29,7 @@ def pool() -> Any:
         from grpc_health.v1 import health_pb2
         from grpc_reflection.v1alpha import reflection_pb2
     except ImportError as error:
-        raise MissingExtra(f"gRPC needs a package: {error}", hint=MEND) from error
+        raise MissingExtra(f"gRPC needs a package: {error}", hint=install("grpc")) from error
 
     found = descriptor_pool.DescriptorPool()
     files = json_format.Parse(DESCRIPTORS.read_text("utf-8"), descriptor_pb2.FileDescriptorSet())

@@ -50,10 +50,11 @@ class SageMaker:
     def routes(self) -> tuple[Route, ...]:
         """All of them."""
         return (
-            Route(method="GET", path="/ping", scope=PUBLIC, answer=self.ping,
+            Route(method="GET", path="/ping", scope=PUBLIC, answer=self.ping, tells_unready=True,
                   about="SageMaker: tell whether the container is healthy."),
             Route(method="POST", path="/invocations", scope="predict", answer=self.invocations, asks_model=True,
                   takes=Any, gives=Predicted, also_takes=_names(_TAKES), also_gives=_names(_WRITERS),
+                  refuses=(UnsupportedMedia,),
                   about="SageMaker: answer JSON, JSON lines, CSV or plain text."),
         )  # fmt: skip
 
