@@ -8,6 +8,7 @@ from typing import Any
 
 import challengers
 import grpc
+import httpx
 import pytest
 from serving import served
 from unit.bundle.made import LABELS, WORDS, Made
@@ -52,6 +53,11 @@ def test_from_answers_to_a_labelled_file(registry: str, said: Any, tmp_path: Pat
             assert "known: " in refused.value.hint
             with pytest.raises(luban.Conflict):
                 client.feedback("support", luban.Feedback(text="a", label=LABELS["classify"][0]), once="k")
+            lines = "\n".join(json.dumps({"text": text, "id": text}) for text in texts)
+            streamed = httpx.post(f"{server.url}/v1/models/support/batch?ids=1", content=lines).text.splitlines()
+            last = json.loads(streamed[-1])
+            assert last["id"] == texts[-1], "the caller's own"
+            client.feedback("support", luban.Feedback(id=last["answer_id"], right=True))
         with grpc.insecure_channel(server.grpc) as channel:
             predict = channel.unary_unary(
                 f"/{PREDICTOR}/Predict", response_deserializer=message("luban.v1.PredictResponse").FromString
@@ -66,11 +72,11 @@ def test_from_answers_to_a_labelled_file(registry: str, said: Any, tmp_path: Pat
             taken = send(given)
             assert taken == send(given) and taken.state == "quarantined" and len(taken.ids) == 1
     rows = json.loads(said("feedback", "list", "bank@1", "--json").splitlines()[-1])["feedback"]
-    assert [one["wrong"] for one in rows] == [True, True, False, True] and rows[0]["id"] == first[0]
+    assert [one["wrong"] for one in rows] == [True, True, False, False, True] and rows[0]["id"] == first[0]
     assert "user-7" in said("feedback", "list", "--source", "user-7")
     assert "nothing was said yet" in said("feedback", "list", "bank@2")
     file = tmp_path / "said.csv"
-    assert "0 without a text or what is right, 1 replaced" in said("feedback", "export", "bank", "-o", str(file))
+    assert "1 without a text or what is right, 1 replaced" in said("feedback", "export", "bank", "-o", str(file))
     found = read(file, DataSection(train=str(file), text="text", label="label"), "classify").table.to_pylist()
     assert [one["text"] for one in found] == ["where is my card, <PHONE>", texts[1], texts[2]]
     assert [one["labels"] for one in found] == [

@@ -22,6 +22,7 @@ import yaml
 from serving import served
 from unit.bundle.made import WORDS, Made, made
 
+import luban
 from luban.cli.main import main
 from luban.serve import watching
 from luban.stages import registering, trying
@@ -129,6 +130,9 @@ def test_every_panel_shows_what_a_real_server_tells(prometheus: httpx.Client, se
     end = time.monotonic() + 40
     for number in itertools.count():
         serving.flood(server.port, itertools.islice(bodies(100 * number), 100), 4)
+        with luban.Client(server.url) as client:
+            (id,) = client.predict("bank", ["where is my card"], ids=True).ids
+            client.feedback("bank", luban.Feedback(id=id, right=number % 2 == 0))
         for key, expr in asked.items():
             told = prometheus.get("/query", params={"query": expr}).json()
             assert told["status"] == "success", (key, told)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import msgspec
 
 from luban.errors import (
     BadRequest,
+    Conflict,
     DeadlineExceeded,
     LubanError,
     NotFound,
@@ -95,9 +96,17 @@ class Feedback:
             NotFound: there is no registry that would keep it.
             Unavailable: the registry can't be opened now.
         """
+        return (await self.giver(principal))(answer, rows)
+
+    async def giver(self, principal: Principal) -> Callable[[Answer, Sequence[Any]], list[str]]:
+        """Return what gives a caller's answers their ids; raise as `ids`."""
         ids = self._ids or (await self._opened())[0]
-        model = kept_name(self._hosting.model(answer.served.name))
-        return ids.made(answer, rows, model=model, tenant=principal.tenant)
+
+        def given(answer: Answer, rows: Sequence[Any]) -> list[str]:
+            model = kept_name(self._hosting.model(answer.served.name))
+            return ids.made(answer, rows, model=model, tenant=principal.tenant)
+
+        return given
 
     async def take(
         self, principal: Principal, name: str, remarks: Sequence[Remark], once: str, deadline: float
@@ -283,7 +292,7 @@ class FeedbackRoutes:
         return (
             Route(method="POST", path="/v1/models/{name}/feedback", scope="feedback", answer=self.feedback,
                   about="Say which answers were right or wrong, and what would have been right.",
-                  takes=Remarks, gives=Taken),
+                  takes=Remarks, gives=Taken, refuses=(Conflict,)),
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,19 @@ from typing import Any, get_args
 
 import msgspec
 
+from luban.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    Forbidden,
+    LubanError,
+    NotFound,
+    Overloaded,
+    TooLarge,
+    TooSlow,
+    Unauthenticated,
+    Unavailable,
+    codes,
+)
 from luban.plugins import field_docs
 from luban.serve.routing import PUBLIC, Route
 from luban.serve.schemas import TYPES, Problem
@@ -65,6 +79,8 @@ def page(found: dict[str, Any]) -> bytes:
                 parts += [f"<p>{name} {_linked(kind['schema'])}" for kind in kinds.values() if kind]
                 if other := [kind for kind, about in kinds.items() if not about]:
                     parts.append(f", or {', '.join(other)}")
+            refused = [f"{status} {html.escape(one['description'])}" for status, one in told["responses"].items()]
+            parts.append(f"<p><small>Else: {' '.join(refused[1:])}</small>")
     for name, schema in found["components"]["schemas"].items():
         parts.append(f'<h2 id="{name}">{name}</h2><p>{html.escape(schema.get("description", ""))}<table>')
         for field, told in schema.get("properties", {}).items():
@@ -79,10 +95,11 @@ def _operation(route: Route, shown: Mapping[Any, dict[str, Any]]) -> dict[str, A
     done: dict[str, Any] = {"description": "Done."}
     if route.gives is not None:
         done["content"] = {kind: {"schema": shown[route.gives]}, **{one: {} for one in route.also_gives}}
-    problem = {"description": "A problem.", "content": {"application/problem+json": {"schema": shown[Problem]}}}
-    responses = {"200": done, "default": problem}
+    refused = _refused(route, shown[Problem])
     if route.tells_unready:
-        responses["503"] = {**done, "description": "Not ready."}
+        content = {**done.get("content", {}), **refused.get("503", {}).get("content", {})}
+        refused["503"] = {"description": "Not ready.", **({"content": content} if content else {})}
+    responses = {"200": done, **dict(sorted(refused.items()))}
     operation: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),
         "summary": route.about,
@@ -104,6 +121,30 @@ def _operation(route: Route, shown: Mapping[Any, dict[str, Any]]) -> dict[str, A
     if route.scope != PUBLIC:
         operation |= {"security": [{"key": []}], "x-scope": route.scope}
     return operation
+
+
+def _refused(route: Route, shown: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a route may answer in place of what was asked for: status -> response."""
+    kinds: list[type[LubanError]] = [BadRequest, TooLarge, *route.refuses]
+    if route.takes is not None:
+        kinds.append(TooSlow)
+    kinds.append(LubanError)
+    if route.scope != PUBLIC:
+        kinds += [Unauthenticated, Forbidden, Overloaded, Unavailable]
+        if route.asks_model or "{" in route.path:
+            kinds += [NotFound, DeadlineExceeded]
+    found: dict[str, dict[str, Any]] = {}
+    for kind in kinds:
+        means = inspect.cleandoc(kind.__doc__ or "").splitlines()[0]
+        told: dict[str, Any] = {"description": means, "content": {"application/problem+json": {"schema": shown}}}
+        if kind in (Overloaded, Unavailable):
+            about = "Seconds after which to come again."
+            told["headers"] = {
+                "retry-after": {"description": about, "required": True, "schema": {"type": "integer", "minimum": 1}}
+            }
+        found[str(codes(kind).http)] = told
+    found["500"]["description"] = "Something failed within the server; its log says what."
+    return found
 
 
 def _structs(types: Sequence[Any]) -> dict[str, type]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from luban.errors import LubanError, Overloaded, TooLarge
 from luban.serve import schemas
 from luban.serve.feedback import Feedback, wanted
-from luban.serve.hosting import Hosting
+from luban.serve.hosting import Answer, Hosting
 from luban.serve.limits import Limits
 from luban.serve.routing import PUBLIC, Request, Response, Route, decoded, problem
 from luban.serve.schemas import Health, Models, encode
@@ -24,6 +25,17 @@ _AHEAD = 2
 """Chunks of a stream that are with the engine at once: while one is sent off, the next runs."""
 STREAM_S = 60.0
 """Seconds within which a chunk of a stream is answered: it gives way to requests that are in a hurry."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """What is wanted of every line of a stream."""
+
+    name: str
+    """The model's."""
+    scores: bool
+    ids: Callable[[Answer, Sequence[Any]], list[str]] | None
+    """Gives answers ids, where they are wanted."""
 
 
 class Rest:
@@ -55,16 +67,18 @@ class Rest:
 
     async def batch(self, request: Request) -> Response:
         """Answer a stream of lines, in their order, with memory that does not grow with it."""
-        model = self._hosting.model(request.params["name"])
-        wanted = dict(part.partition("=")[::2] for part in request.scope["query_string"].decode("latin-1").split("&"))
-        return Response(self._answers(request, model.name, wanted.get("scores") in ("1", "true")), kind=NDJSON)
+        name = self._hosting.model(request.params["name"]).name
+        given = dict(part.partition("=")[::2] for part in request.scope["query_string"].decode("latin-1").split("&"))
+        scores, ids = (given.get(one) in ("1", "true") for one in ("scores", "ids"))
+        giver = await wanted(self._feedback).giver(request.principal) if ids else None
+        return Response(self._answers(request, _Stream(name, scores, giver)), kind=NDJSON)
 
-    async def _answers(self, request: Request, name: str, scores: bool) -> AsyncGenerator[bytes]:
+    async def _answers(self, request: Request, stream: _Stream) -> AsyncGenerator[bytes]:
         running: list[asyncio.Task[bytes]] = []
         n_lines = 0
         try:
             async for lines in _lines(request, self._limits):
-                running.append(asyncio.create_task(self._chunk(name, lines, n_lines, scores)))
+                running.append(asyncio.create_task(self._chunk(stream, lines, n_lines)))
                 n_lines += len(lines)
                 if len(running) >= _AHEAD:
                     yield await running.pop(0)
@@ -78,7 +92,7 @@ class Rest:
             for task in running:
                 task.cancel()
 
-    async def _chunk(self, name: str, lines: list[bytes], first: int, scores: bool) -> bytes:
+    async def _chunk(self, stream: _Stream, lines: list[bytes], first: int) -> bytes:
         """Return the answers to some lines, as lines."""
         told: list[bytes] = [b""] * len(lines)
         rows: list[Any] = []
@@ -95,23 +109,30 @@ class Rest:
             except LubanError as error:
                 told[place] = _failed(head, error)
             heads.append(head)
-        for place, answer in zip(places, await self._each(name, rows), strict=True):
+        for place, answer in zip(places, await self._each(stream, rows), strict=True):
             if isinstance(answer, LubanError):
                 told[place] = _failed(heads[place], answer)
             else:
-                prediction, served = answer
-                body = schemas.one(prediction, served.engine.task, scores=scores)
-                told[place] = encode({**heads[place], "version": served.number, **msgspec.to_builtins(body)})
+                prediction, served, given = answer
+                body = msgspec.to_builtins(schemas.one(prediction, served.engine.task, scores=stream.scores))
+                told[place] = encode({**heads[place], "version": served.number, **body, **given})
         return b"\n".join(told) + b"\n"
 
-    async def _each(self, name: str, rows: list[Any]) -> list[Any]:
-        """Answer rows together; where that fails, each alone, so that one bad row fails alone."""
+    async def _each(self, stream: _Stream, rows: list[Any]) -> list[Any]:
+        """Answer rows together; where that fails, each alone, so that one bad row fails alone.
+
+        Returns:
+            For each an error, or the prediction, the version that made it, and the field with its id, if any.
+        """
         if not rows:
             return []
         end = time.monotonic() + STREAM_S
         while True:
             try:
-                answer = await self._hosting.predict(name, rows, end)
+                answer = await self._hosting.predict(stream.name, rows, end)
+                given: list[dict[str, str]] = [{}] * len(rows)
+                if stream.ids is not None:
+                    given = [{"answer_id": one} for one in stream.ids(answer, rows)]
             except Overloaded as error:
                 if time.monotonic() + error.retry_after_s >= end:
                     return [error] * len(rows)
@@ -119,10 +140,10 @@ class Rest:
             except LubanError as error:
                 if len(rows) == 1:
                     return [error]
-                return [found for row in rows for found in await self._each(name, [row])]
+                return [found for row in rows for found in await self._each(stream, [row])]
             else:
                 self._telemetry.answered(answer)
-                return [(prediction, answer.served) for prediction in answer.predictions]
+                return [(one, answer.served, id) for one, id in zip(answer.predictions, given, strict=True)]
 
     async def explain(self, request: Request) -> Response:
         """Tell why a text gets its answer."""
@@ -163,7 +184,8 @@ class Rest:
             Route(method="POST", path="/v1/models/{name}/batch", scope="predict", answer=self.batch, streams=True,
                   about="Answer any number of lines, JSON strings or objects, as they come (NDJSON).",
                   takes=schemas.AnyLine, gives=schemas.Streamed,
-                  query={"scores": "Give the probability of every label."}),
+                  query={"scores": "Give the probability of every label.",
+                         "ids": "Give each answer an id, by which feedback names it."}),
             Route(method="POST", path="/v1/models/{name}/explain", scope="predict", answer=self.explain,
                   about="Tell what each word of a text adds to its answer.", asks_model=True, explains=True,
                   takes=schemas.AskWhy, gives=schemas.Explained),

@@ -21,6 +21,13 @@ _KNOWN_PATHS = 256
 PUBLIC: Literal["public"] = "public"
 """The scope of a route that anybody may use, said and not forgotten."""
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]{1,100})`(.*)", re.DOTALL)
+_WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$\.?([^`]+)`)?")
+_MISSING = re.compile(r"Object missing required field `([^`]+)`(?: - at `\$\.?([^`]+)`)?")
+_KINDS = {
+    "str": "a text", "array": "a list", "object": "an object", "int": "a whole number", "float": "a number",
+    "bool": "true or false",
+}  # fmt: skip
+"""What msgspec calls the kinds of JSON -> what people do."""
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
@@ -155,6 +162,8 @@ class Route:
     """Other content types that the answer may have."""
     tells_unready: bool = False
     """Gives the same with status 503 while it should not be sent requests."""
+    refuses: tuple[type[LubanError], ...] = ()
+    """What it may raise beside what all its kind do; for the documentation."""
     told: Callable[[LubanError], Mapping[str, Any]] = nothing_more
     """What is added to a problem, for clients that look for it elsewhere."""
 
@@ -258,7 +267,7 @@ def decoded(body: bytes, decoder: Any, limits: Limits, what: str = "the body") -
             raise BadRequest(
                 f"{what}: there is no field {unknown[1]!r}{unknown[2]}", hint=did_you_mean(unknown[1], known)
             ) from None
-        raise BadRequest(f"{what}: {_told(error)}", hint="see /openapi.json for what is wanted") from None
+        raise BadRequest(_told(error, body, what), hint="see /openapi.json for what is wanted") from None
 
 
 def too_deep(body: bytes, depth: int) -> bool:
@@ -287,8 +296,22 @@ def _fields(wanted: Any) -> tuple[str, ...]:
     return ()
 
 
-def _told(error: Exception) -> str:
-    return "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+def _told(error: Exception, body: bytes, what: str) -> str:
+    """Return in Luban's words what is wrong with a body that could not be decoded."""
+    if isinstance(error, RecursionError):
+        return f"{what}: it is nested too deep"
+    try:
+        body.decode()
+    except UnicodeDecodeError as bad:
+        return f"{what}: got a byte that is not UTF-8, at position {bad.start}"
+    if not body.strip():
+        return f"{what}: got nothing, wanted JSON"
+    if found := _WRONG_TYPE.fullmatch(str(error)):
+        wanted = " or ".join(_KINDS.get(one, one) for one in found[1].split(" | "))
+        return f"{found[3] or what}: got {_KINDS.get(found[2], found[2])}, wanted {wanted}"
+    if found := _MISSING.fullmatch(str(error)):
+        return f"{found[2] or what}: there is no field {found[1]!r}, which is needed"
+    return f"{what}: {str(error).replace('Input data was truncated', 'the JSON ends too soon')}"
 
 
 def _too_large(limits: Limits) -> TooLarge:

@@ -185,6 +185,8 @@ class Streamed(OfText, kw_only=True):
     """As it came in."""
     version: int | UnsetType | None = UNSET
     """Number of the version that answered; null for a folder."""
+    answer_id: str | UnsetType = UNSET
+    """By it feedback names the answer, where ids were asked for."""
     error: Problem | UnsetType = UNSET
     """Why this line has no answer."""
 

@@ -80,7 +80,7 @@ def test_rest_explains_as_the_engine_does(server: Server, classify: Made, engine
     [
         ({"text": TEXT, "label": "card lots"}, "bank", 400, "card lost"),
         ({"text": TEXT, "rows": 1}, "bank", 400, "from 16"),
-        ({"text": [TEXT]}, "bank", 400, "Expected `str`"),
+        ({"text": [TEXT]}, "bank", 400, "text: got a list, wanted a text"),
         ({"texts": [TEXT]}, "bank", 400, "texts"),
         ({"text": TEXT}, "bonk", 404, "bank"),
     ],
