@@ -61,6 +61,8 @@ def test_a_budget_is_kept_and_the_plan_written_down(finished: Path, digest: Call
     assert newest_bundle(finished) == made.bundle.folder
     text = (finished / "luban.yaml").read_text("utf-8")
     assert "# quick" in text
+    promised = read_json(made.bundle.folder / "project.json")["compress"]
+    assert (promised["lose_at_most"], promised["at_most"]) == (0.05, {}), "what was given here, and not the file's"
     assert [step.kind for step in load(finished / "luban.yaml").project.compress.plan] == [
         step.kind for step in made.chosen.plan
     ]

@@ -6,10 +6,12 @@ uncompressed bundle is never touched.
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from luban.bundle import seal as sealing
 from luban.bundle.engine import Engine
@@ -205,7 +207,7 @@ class _Work:
             base=self.parts.base, runtime=built.runtime, graph=built.folder, processor=built.processor,
             calibration=engine.calibration, report=report, languages=project.data.languages,
             reference=engine.reference(task.inputs(self.ready.splits.validation.table)),
-            project={**lock.resolved(project), "plan": as_json(chosen.plan)},
+            project={**_promised(lock.resolved(project), budget), "plan": as_json(chosen.plan)},
             answers=pack(self.measure, gold, answers, table, project.evaluate.slices),
         )  # fmt: skip
         return lost, bundle
@@ -232,6 +234,13 @@ class _Work:
             engine.logits(encoded), encoded, engine.task.gold(table), facts=engine.facts,
             temperature=settings.calibrate, thresholds=settings.thresholds, wanted_precision=settings.wanted_precision,
         ))  # fmt: skip
+
+
+def _promised(settings: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
+    """Return a project's settings with the budget that was kept, wherever it was given."""
+    at_most = {"size_mb": budget.size_mb, "latency_ms": budget.latency_ms}
+    limits = {name: value for name, value in at_most.items() if math.isfinite(value)}
+    return {**settings, "compress": {**settings["compress"], "at_most": limits, "lose_at_most": budget.lose}}
 
 
 def _teacher(source: Path) -> Candidate:

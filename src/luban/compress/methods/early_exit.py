@@ -33,7 +33,7 @@ class Options:
 
     after: Annotated[int, Field(ge=0)] = 0
     """Layers below the early head; 0 puts it after half of them."""
-    max_disagreement: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    max_disagreement: Annotated[float, Field(ge=0.0, le=1.0)] = 0.002
     """Share of the validation windows that may leave early with another label than the last layer gives them. About as
     often as not, the early one is right."""
     at_least: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
