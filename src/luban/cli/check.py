@@ -24,9 +24,10 @@ def command(show: Show, project: Path, overrides: tuple[str, ...], quick: bool) 
     from luban.cli.show import findings as drawn
     from luban.cli.show import results
     from luban.project.load import load
+
+    loaded = load(project, overrides)  # before what imports torch: a mistake is told at once
     from luban.stages.flow import check
 
-    loaded = load(project, overrides)
     with show.progress() as on_progress:
         findings = check(loaded, quick=quick, on_progress=on_progress)
     show.give("check", {"findings": findings}, lambda: drawn.draw(findings, show.out))

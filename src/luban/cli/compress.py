@@ -60,9 +60,10 @@ def command(
     """
     from luban.cli.show import results
     from luban.project.load import load
+
+    loaded = load(project, overrides)  # before what imports torch: a mistake is told at once
     from luban.stages.compressing import compress
 
-    loaded = load(project, overrides)
     with show.progress(goes_on=True) as on_progress:
         made = compress(
             loaded, size_mb=at_most.get("size_mb"), latency_ms=at_most.get("latency_ms"), lose=lose_at_most,

@@ -47,9 +47,10 @@ def command(
         if bundle or text or label or out or threads or registry:
             ctx.fail("--bundle, --registry, --text, --label, --out and --threads go with --data")
         from luban.project.load import load
+
+        loaded = load(project, overrides)  # before what imports torch: a mistake is told at once
         from luban.stages.flow import run
 
-        loaded = load(project, overrides)
         with show.progress(goes_on=True) as on_progress:
             ran = run(loaded, force=force, on_progress=on_progress)
         show.give("evaluate", results.run_facts(ran), lambda: results.run(ran, show.out))

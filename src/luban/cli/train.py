@@ -21,9 +21,10 @@ def command(show: Show, project: Path, overrides: tuple[str, ...], force: tuple[
     """
     from luban.cli.show import results
     from luban.project.load import load
+
+    loaded = load(project, overrides)  # before what imports torch: a mistake is told at once
     from luban.stages.flow import train
 
-    loaded = load(project, overrides)
     with show.progress(goes_on=True) as on_progress:
         ran = train(loaded, force=force, on_progress=on_progress)
     show.give("train", results.run_facts(ran), lambda: results.run(ran, show.out))

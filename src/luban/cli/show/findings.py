@@ -18,23 +18,25 @@ _ASCII_SIGNS = {"PASS": "+", "WARN": "!", "FAIL": "x"}
 
 def draw(findings: Sequence[Finding], console: Console) -> RenderableType:
     """Return the findings as a table: sign and verdict, what was looked at, what was found, examples, mend."""
+    from rich.cells import cell_len
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     signs = _ASCII_SIGNS if console.options.ascii_only else _SIGNS
-    narrow = console.width < 70
+    widest = 14 if console.width < 70 else 24
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
-    table.add_column(style="bold", max_width=14 if narrow else 24)
+    table.add_column(style="bold", max_width=widest)
     table.add_column(overflow="fold")
+    beside = 12 + min(widest, max((cell_len(finding.what) for finding in findings), default=0))
     for finding in findings:
         style = _STYLES.get(finding.verdict, "")
         said = Text(words.safe(finding.message, lines=True))
         for example in finding.examples:
             row = Text(f"\n  {words.safe(example)}", style="dim")
-            # Beside two other columns; a row that is cut is still found by its number.
-            row.truncate(max(console.width - (24 if narrow else 36), 12), overflow="ellipsis")
+            # Beside the two other columns; a row that is cut is still found by its number.
+            row.truncate(max(console.width - beside, 12), overflow="ellipsis")
             said.append_text(row)
         if finding.mend and finding.verdict != "PASS":
             said.append_text(Text.assemble(("\nfix: ", "cyan"), words.safe(finding.mend, lines=True)))

@@ -170,6 +170,7 @@ def line(text: str) -> RenderableType:
 
 
 def _table(rows: Sequence[Version], console: Console) -> RenderableType:
+    from rich.console import Group
     from rich.text import Text
 
     wide = console.width >= _WIDE
@@ -185,16 +186,20 @@ def _table(rows: Sequence[Version], console: Console) -> RenderableType:
     table.add_column(header="when (UTC)", header_style="dim", no_wrap=True)
     if wide:
         table.add_column(header="who", header_style="dim", overflow="fold")
-    table.add_column(header="note", header_style="dim", overflow="fold")
+        table.add_column(header="note", header_style="dim", overflow="fold")
     for version in rows:
         table.add_row(
             Text(str(version), style="bold"), Text(", ".join(version.aliases), style="green"),
             "" if version.main is None else _score(version, main), words.megabytes(version.size_bytes / 1e6),
             "" if version.latency_ms is None else f"{version.latency_ms:.2f} ms",
             *([version.digest[:12]] if wide else []), _when(version.at),
-            *([words.safe(version.who)] if wide else []), words.safe(version.note),
+            *([words.safe(version.who), words.safe(version.note)] if wide else []),
         )  # fmt: skip
-    return table
+    if wide:
+        return table
+    # Beside the other columns a note would have a few characters a line.
+    notes = [Text.assemble((f"{one}  ", "bold"), words.safe(one.note)) for one in rows if one.note]
+    return Group(table, *([Text(), *notes] if notes else []))
 
 
 def _score(version: Version, name: str) -> str:
