@@ -8,9 +8,10 @@ import os
 import sys
 from typing import Any
 
+from luban.bundle.engine import Engine
 from luban.cli.main import main as command
-from luban.errors import Overloaded, Unavailable
-from luban.serve import admit, hosting, keyring, listener, places, process, rest, rpc, workers
+from luban.errors import Overloaded, TooLarge, Unavailable
+from luban.serve import admit, hosting, keyring, listener, places, process, rest, rpc, schemas, workers
 from luban.serve.access import Principal, Scope
 from luban.serve.hosting import Answer, Hosting
 from luban.serve.protocols.kserve import Kserve
@@ -226,6 +227,64 @@ def outlives_its_parent() -> None:
     run = process.run
     process.run = lambda settings, bound, parent=None: run(settings, bound)
     _in_children("outlives_its_parent")
+
+
+def crashes_on_a_text() -> None:
+    """A text with a character beyond the first plane meets something that nobody thought of."""
+    checked = Engine.checked
+
+    def narrow(self: Engine, rows: Any) -> Any:
+        found = checked(self, rows)
+        for row in found:
+            if isinstance(row, str):
+                row.encode("utf-16-le")[1::2].decode("ascii") if max(row, default="") > "\uffff" else None
+        return found
+
+    Engine.checked = narrow  # type: ignore[method-assign]
+
+
+def a_field_of_another_type() -> None:
+    """The version is told as a text."""
+    predicted = schemas.predicted
+
+    def told(*arguments: Any, **more: Any) -> Any:
+        found = predicted(*arguments, **more)
+        found.version = str(found.version)
+        return found
+
+    schemas.predicted = told
+
+
+def another_status_than_it_says() -> None:
+    """What is wrong with a body is answered with another status than the problem's own."""
+    problem = admit.problem
+
+    def other(*arguments: Any, **more: Any) -> Response:
+        told = problem(*arguments, **more)
+        return Response(told.body, 422 if told.status == 400 else told.status, told.kind, told.headers)
+
+    admit.problem = other
+
+
+def a_status_that_nobody_was_told_of() -> None:
+    """What is too large is answered with a status that the document does not have."""
+    problem = admit.problem
+
+    def other(error: Any, status: int | None = None, **more: Any) -> Response:
+        return problem(error, 418 if isinstance(error, TooLarge) else status, **more)
+
+    admit.problem = other
+
+
+def a_refusal_without_its_kind() -> None:
+    """Refusals are of the kind of answers."""
+    problem = admit.problem
+
+    def plain(*arguments: Any, **more: Any) -> Response:
+        told = problem(*arguments, **more)
+        return Response(told.body, told.status, headers=told.headers)
+
+    admit.problem = plain
 
 
 def _in_children(mistake: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -19,6 +20,7 @@ from faults.test_data_fuzz import any_texts, values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
+from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.specs.openapi.checks import (
     allow_header_conformance,
     content_type_conformance,
@@ -78,8 +80,8 @@ remark = st.fixed_dictionaries({}, optional={
 })  # fmt: skip
 good_remark = any_texts.map(lambda text: {"text": text, "label": "card lost"})
 NEAR: dict[str, st.SearchStrategy[Any]] = {
-    "predict": st.fixed_dictionaries({}, optional={
-        "text": row, "texts": rows | st.lists(row), "scores": st.booleans()}),
+    "predict": st.fixed_dictionaries({"texts": rows}) | st.fixed_dictionaries({}, optional={
+        "text": row, "texts": rows | st.lists(row), "scores": st.booleans(), "ids": st.booleans()}),
     "explain": st.fixed_dictionaries({"text": row}, optional={
         "label": st.sampled_from(["refund | late", "person"]) | any_texts, "rows": number | st.integers(16, 64)}),
     "feedback": st.fixed_dictionaries(
@@ -124,7 +126,7 @@ def near(label: str) -> st.SearchStrategy[bytes]:
     """Return bodies that are nearly what a route takes, and a few that are nothing."""
     one = NEAR[ending := ending_of(label)]
     many = st.lists(one, max_size=5) if ending in ("batch", "invocations") else one.map(lambda value: [value])
-    told = st.tuples(many, st.booleans(), st.sampled_from(["utf-8", "utf-8", "utf-8", "utf-16"])).map(
+    told = st.tuples(many, st.booleans(), st.sampled_from(["utf-8"] * 15 + ["utf-16"])).map(
         lambda drawn: "\n".join(json.dumps(value, ensure_ascii=drawn[1]) for value in drawn[0]).encode(
             drawn[2], "surrogatepass"
         )
@@ -132,7 +134,8 @@ def near(label: str) -> st.SearchStrategy[bytes]:
     cut = st.tuples(told, st.integers(0, 60), st.binary(max_size=3)).map(
         lambda drawn: drawn[0][: drawn[1]] + drawn[2] + drawn[0][drawn[1] :]
     )
-    return told | told | told | cut | any_texts.map(lambda text: text.encode("utf-8", "surrogatepass"))
+    kinds = [told] * 8 + [cut, any_texts.map(lambda text: text.encode("utf-8", "surrogatepass"))]
+    return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)  # more often nearly right than nothing at all
 
 
 @st.composite
@@ -140,17 +143,21 @@ def cases(draw: st.DrawFn, operation: Any) -> tuple[Case, dict[str, str], bytes 
     """Return a request: allowed, not allowed, or near, for a model that is there or for any name."""
     named = {name: value for name, value in NAMED.items() if f"{{{name}}}" in operation.path}
     posts = operation.label.startswith("POST")
-    how = draw(st.sampled_from(["allowed", "named", "wrong"] if named or posts else ["allowed"]))
+    how = draw(st.sampled_from(["named", "named", "named", "allowed", "wrong"] if named or posts else ["allowed"]))
     mode = GenerationMode.NEGATIVE if how == "wrong" else GenerationMode.POSITIVE
     case = draw(operation.as_strategy(generation_mode=mode, path_parameters={} if how == "allowed" else named))
-    body = draw(near(operation.label)) if posts and draw(st.integers(0, 2)) else None
-    return case, draw(st.just({}) | headers), body
+    body = draw(near(operation.label)) if posts and draw(st.integers(0, 4)) else None
+    return case, draw(headers) if draw(st.integers(0, 3)) == 0 else {}, body
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory, "classify", "onnx").folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, bank: Path) -> Iterator[Server]:
     place = str(tmp_path_factory.mktemp("fuzzed") / "registry")
-    bank = made(tmp_path_factory, "classify", "onnx").folder
     registering.register(bank, name="bank", registry=place, measure=False, who="test")
     registering.promote("bank@1", registry=place, force=True, why="a test", who="test")
     names = f"names={made(tmp_path_factory, 'tag', 'onnx').folder}"
@@ -200,10 +207,8 @@ def assert_lines(found: bytes, schema: dict[str, Any]) -> None:
         assert told.get("error", {}).get("status", 200) < 500, told
 
 
-@pytest.mark.parametrize("label", OPERATIONS)
-def test_every_answer_is_as_the_document_says(
-    server: Server, session: requests.Session, schema: Any, label: str
-) -> None:
+def fuzz(server: Server, session: requests.Session, schema: Any, label: str, n: int) -> None:
+    """Send a request that is answered, then so many that may be anything; every answer is as the document says."""
     method, path = label.split()
     operation = schema[path][method]
     named = {name: value for name, value in NAMED.items() if f"{{{name}}}" in path}
@@ -213,7 +218,7 @@ def test_every_answer_is_as_the_document_says(
     assert ask(server, session, first, {}, good).status_code == 200
 
     @settings(
-        max_examples=EACH, deadline=None, derandomize=FUZZ is None, database=None,
+        max_examples=n, deadline=None, derandomize=FUZZ is None, database=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(cases(operation))
@@ -221,3 +226,19 @@ def test_every_answer_is_as_the_document_says(
         ask(server, session, *drawn)
 
     asked()
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_every_answer_is_as_the_document_says(
+    server: Server, session: requests.Session, schema: Any, label: str
+) -> None:
+    fuzz(server, session, schema, label, EACH)
+
+
+@pytest.mark.parametrize("mistake", [
+    "crashes_on_a_text", "a_field_of_another_type", "another_status_than_it_says", "a_refusal_without_its_kind",
+    "a_status_that_nobody_was_told_of",
+])  # fmt: skip
+def test_mistakes_made_on_purpose_are_found(session: requests.Session, schema: Any, bank: Path, mistake: str) -> None:
+    with served(f"bank={bank}", mistake=mistake) as server, pytest.raises((AssertionError, FailureGroup, Failure)):
+        fuzz(server, session, schema, "POST /v1/models/{name}/predict", max(EACH, 600))

@@ -17,7 +17,7 @@ SCRIPTS = sorted(path.name for path in BENCH.glob("*.py"))
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_quick_pass_measures_and_writes_what_it_found(script: str, tmp_path: Path) -> None:
-    if script == "serve.py" and not shutil.which("wrk"):
+    if script in ("serve.py", "feedback.py") and not shutil.which("wrk"):
         pytest.skip("wrk is not installed: apt-get install wrk")
     out = tmp_path / "found.json"
     command = [sys.executable, str(BENCH / script), "--smoke", "--out", str(out)]
