@@ -13,8 +13,9 @@ in brackets where its 99th percentile is above 50 ms, or where an answer was no 
 
 Peers are installed from PyPI into environments of their own below `~/.cache/luban/bench`, beside the running one's
 torch, transformers and ONNX Runtime. Their files are in
-`bench/servers`. Also measured: from start to first answer, memory (PSS of all processes after the load), and the rate
-of the engine without a server (`in process`). Prints ratios, writes JSON.
+`bench/servers`. Also measured: from start to first answer, where Luban has made nothing ready yet and then once more,
+memory (PSS of all processes after the load), and the rate of the engine without a server (`in process`). Prints ratios,
+writes JSON.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from compress import LUBAN
 from predict import made_up, make_models, own_python
 
 SERVERS = Path(__file__).parent / "servers"
@@ -81,17 +85,28 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("bench/results/serve.json"))
     args = parser.parse_args()
-    if not shutil.which("wrk"):
-        raise SystemExit("wrk makes the load: install it, e.g. apt-get install wrk")
+    want_wrk()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if args.smoke:
-            args.rows, args.peers, args.rounds = made_up(folder / "rows.jsonl", 256), [], 1
-            make_models(folder, "tiny", args.rows)
-            args.bundle = folder / "bundle"
+            args.peers, args.rounds = [], 1
+            args.bundle, args.rows = made_up_bundle(folder)
         found = measure(args, folder)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def want_wrk() -> None:
+    """End here where nothing could make the load."""
+    if not shutil.which("wrk"):
+        raise SystemExit("wrk makes the load: install it, e.g. apt-get install wrk")
+
+
+def made_up_bundle(folder: Path) -> tuple[Path, Path]:
+    """Make a bundle and rows for a quick pass, and return where they are."""
+    rows = made_up(folder / "rows.jsonl", 256)
+    make_models(folder, "tiny", rows)
+    return folder / "bundle", rows
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -112,7 +127,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             found = one(side, given, texts, folder)
             rounds[named(*side)].append(found)
             rates = "  ".join(f"{load}: {found['loads'][load]['rate']:7.1f}/s" for load in map(str, LOADS))
-            print(f"round {number + 1}  {named(*side):18s} first answer {found['first_s']:6.2f} s  {rates}", flush=True)
+            starts = f"{found['first_s']:6.2f} s, {found['again_s']:6.2f} s"
+            print(f"round {number + 1}  {named(*side):18s} first answer {starts}  {rates}", flush=True)
         inside.append(in_process(args.bundle, args.rows))
     table(rounds, statistics.median(inside))
     return {"rounds": rounds, "in_process": inside}
@@ -124,44 +140,64 @@ def named(peer: str, kind: str) -> str:
 
 
 def one(side: tuple[str, str], given: Path, texts: list[str], folder: Path) -> dict[str, Any]:
-    """Start one server, measure it, and stop it."""
+    """Start one server, measure it, and stop it; then start it again for its first answer."""
+    peer, _ = side
+    bodies = folder / f"{peer}.jsonl"
+    bodies.write_text("".join(json.dumps(body(peer, text)) + "\n" for text in texts), "utf-8")
+    home = Path(tempfile.mkdtemp(dir=folder))
+    with started(side, given, bodies, home) as (process, url, first_s):
+        loads = {}
+        for load in LOADS:
+            wrk(url, load, WARM_SECONDS, bodies, folder)
+            loads[str(load)] = wrk(url, load, SECONDS, bodies, folder)
+        memory = memory_mb(process.pid)
+    with started(side, given, bodies, home) as (_, _, again_s):
+        return {"first_s": first_s, "again_s": again_s, "memory_mb": memory, "loads": loads}
+
+
+@contextmanager
+def started(
+    side: tuple[str, str], given: Path, bodies: Path, home: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
+    """Run a server; give its process, where it is asked, and the seconds to its first answer.
+
+    Args:
+        side: peer and kind.
+        given: the bundle, or a transformers model.
+        bodies: a request a line.
+        home: where Luban keeps what it makes ready for this machine: nothing at first.
+    """
     peer, kind = side
     port = free_port()
-    environment = {**os.environ, "PEER_KIND": kind, "PEER_MODEL": str(given.resolve()), "BENTOML_DO_NOT_TRACK": "true"}
+    environment = {
+        **os.environ, "PEER_KIND": kind, "PEER_MODEL": str(given.resolve()), "BENTOML_DO_NOT_TRACK": "true",
+        "LUBAN_HOME": str(home),
+    }  # fmt: skip
     if peer == "luban":
-        command = [
-            sys.executable,
-            "-m",
-            "luban.cli.main",
-            "serve",
-            f"bench={given}",
-            "--port",
-            str(port),
-            "--admin-port",
-            "0",
-        ]
+        command = [*LUBAN, "serve", f"bench={given}", "--port", str(port), "--admin-port", "0"]
         path = "/v1/models/bench/predict"
     else:
         script, path, _ = PEERS[peer]
         python = python_of(peer)
         command = [str(python), str(SERVERS / script), str(port)]
         environment["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # they start commands by name
-    bodies = folder / f"{peer}.jsonl"
-    bodies.write_text("".join(json.dumps(body(peer, text)) + "\n" for text in texts), "utf-8")
-    log = (folder / f"{peer}.log").open("wb")
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    url = f"http://127.0.0.1:{port}{path}"
+    with running(command, url, bodies, home / "log", environment) as (process, first_s):
+        yield process, url, first_s
+
+
+@contextmanager
+def running(
+    command: list[str], url: str, bodies: Path, log: Path, environment: dict[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """Run a command until it has answered the first request at an address; give it, and the seconds that this took."""
+    begun = time.perf_counter()
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
     try:
-        url = f"http://127.0.0.1:{port}{path}"
-        first(url, bodies.read_text("utf-8").split("\n", 1)[0], process, Path(log.name))
-        first_s = time.perf_counter() - started
-        loads = {}
-        for load in LOADS:
-            wrk(url, load, WARM_SECONDS, bodies, folder)
-            loads[str(load)] = wrk(url, load, SECONDS, bodies, folder)
-        return {"first_s": first_s, "memory_mb": memory_mb(process.pid), "loads": loads}
+        first(url, bodies.read_text("utf-8").split("\n", 1)[0], process, log)
+        yield process, time.perf_counter() - begun
     finally:
-        log.close()
         stop(process)
 
 
@@ -196,7 +232,7 @@ def wrk(url: str, load: int, seconds: int, bodies: Path, folder: Path) -> dict[s
     good = found["requests"] - found["status"]
     return {
         "rate": good / (found["us"] / 1e6), "p50_ms": found["p50_us"] / 1e3, "p99_ms": found["p99_us"] / 1e3,
-        "refused": found["status"], "lost": found["lost"],
+        "refused": found["status"], "lost": found["lost"], "seconds": found["us"] / 1e6,
     }  # fmt: skip
 
 
@@ -265,7 +301,7 @@ def table(rounds: dict[str, list[dict[str, Any]]], inside: float) -> None:
 
     print(f"\nthe engine without a server, calls of 64 texts: {inside:.1f} texts/s\n")
     head = "".join(f"{f'{load} at once':>22s} {'luban':>7s}" for load in LOADS)
-    print(f"{'requests/s (p99 ms)':20s}{head}{'first answer':>14s}{'memory MB':>11s}")
+    print(f"{'requests/s (p99 ms)':20s}{head}{'first answer':>14s}{'again':>9s}{'memory MB':>11s}")
     for name, found in rounds.items():
         cells = ""
         for load in LOADS:
@@ -275,7 +311,8 @@ def table(rounds: dict[str, list[dict[str, Any]]], inside: float) -> None:
             cells += f"{f'{shown} ({p99:.1f})':>22s} {middle('luban', load, 'rate') / max(rate, 1e-9):6.2f}x"
         first_s = statistics.median(one["first_s"] for one in found)
         memory = statistics.median(one["memory_mb"] for one in found)
-        print(f"{name:20s}{cells}{first_s:12.2f} s{memory:11.0f}")
+        again_s = statistics.median(one["again_s"] for one in found)
+        print(f"{name:20s}{cells}{first_s:12.2f} s{again_s:7.2f} s{memory:11.0f}")
     share = middle("luban", LOADS[-1], "rate") / inside
     print(f"\n{LOADS[-1]} requests at once, against the engine without a server: {share:.0%}")
 
