@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import registries
+from children import CHILDREN
 from sqlalchemy import delete, insert, text, update
 
 from luban import files
@@ -386,9 +385,8 @@ def test_a_registry_that_is_not_there_is_not_made_by_looking(place: str) -> None
         open_registry(place)
 
 
-def _registers(place: str, folders: list[Path], start: float) -> list[str]:
+def _registers(place: str, folders: list[Path]) -> list[str]:
     registry = open_registry(place)
-    time.sleep(max(start - time.time(), 0.0))
     made = [str(registry.register(folder, name="bank", who=WHO).version) for folder in folders]
     for one in made:
         aliases.promote(registry, one, who=WHO, to="latest")
@@ -400,10 +398,8 @@ def test_eight_processes_number_without_gaps_or_repeats(registry: Registry, plac
     folders = [registries.bundle(tmp_path / f"b{number}", seed=number, rows=60) for number in range(17)]
     shared, own = folders[-1], folders[:-1]
     registry.database.close()
-    with multiprocessing.get_context("fork").Pool(8) as pool:
-        start = time.time() + 0.2
-        parts = [(place, [*own[number::8], shared], start) for number in range(8)]
-        found = pool.starmap(_registers, parts)
+    with CHILDREN.Pool(8, CHILDREN.Barrier(8).wait) as pool:
+        found = pool.starmap(_registers, [(place, [*own[number::8], shared]) for number in range(8)], chunksize=1)
     assert len({one for part in found for one in part}) == 17, "the one that all registered is one version"
     assert [one.number for one in registry.versions("bank")] == list(range(1, 18))
     checked = registry.verify_audit()

@@ -11,10 +11,11 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-import torch  # noqa: F401  # before forking, so that each child need not import it again
+from children import CHILDREN
 
 from luban.files import read_json
 from luban.models.facts import BaseFolder
@@ -22,6 +23,7 @@ from luban.project.load import load
 from luban.stages import run
 
 KILLS = int(os.environ.get("LUBAN_KILLS", "6"))
+_HUNG_S = 300
 PROJECT = """
 name: killed
 task: {kind: classify}
@@ -56,24 +58,21 @@ def fresh(tiny: BaseFolder, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     return make
 
 
-def start(place: Path) -> int:
-    """Run the project in a child process and return its id."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        # What else has run in this process may have left the tokeniser threads, of which a child has none.
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        try:
-            run(load(place))
-            status = 0
-        finally:
-            os._exit(status)
+def _run(place: Path) -> None:
+    run(load(place))
+
+
+def start(place: Path) -> BaseProcess:
+    """Run the project in a child process and return that."""
+    child = CHILDREN.Process(target=_run, args=(place,))
+    child.start()
     return child
 
 
-def finish(child: int) -> None:
+def finish(child: BaseProcess) -> None:
     """Wait for a child that must end well."""
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    child.join(_HUNG_S)
+    assert child.exitcode == 0
 
 
 def digests(place: Path) -> dict[str, str]:
@@ -92,14 +91,10 @@ def test_a_killed_run_goes_on_to_the_same_bundle(fresh: Callable[[str], Path]) -
     for number in range(KILLS):
         place = fresh(f"killed-{number}")
         child = start(place)
-        moment = time.monotonic() + rng.uniform(0.0, length_s)
-        while time.monotonic() < moment and os.waitpid(child, os.WNOHANG) == (0, 0):
-            time.sleep(0.002)
-        else:
-            if time.monotonic() >= moment:
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                landed += 1
+        child.join(rng.uniform(0.0, length_s))
+        child.kill()
+        child.join()
+        landed += child.exitcode == -signal.SIGKILL
         finish(start(place))
         assert digests(place) == digests(whole)
         assert not list((place / "runs/killed").glob(".aside-*")), "something half-written stayed behind"

@@ -10,12 +10,14 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
 import pytest
 import registries
+from children import CHILDREN
 from faults import mistakes
 from sqlalchemy import Connection
 
@@ -29,6 +31,7 @@ STEP = 1 if int(os.environ.get("LUBAN_KILLS", "6")) > 6 else 4
 """`LUBAN_KILLS=100` kills at every point; the suite at some, other ones for each database."""
 AGAIN = 1 if STEP == 1 else 3
 """After every so many kills everything is done again."""
+_HUNG_S = 100
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +54,28 @@ def killed_at(
     point: int, place: str, folder: Path, bundles: list[Path], seed: mistakes.Mistake | None
 ) -> tuple[list[str], bool]:
     """Run the script in a child that dies at a point; return what it acknowledged, and whether it died."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            _arm(point)
-            if seed is not None:
-                seed()
-            script(place, folder, bundles, lambda text: os.write(writer, f"{text}\n".encode()) and None)
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader) as heard:
-        acknowledged = heard.read().splitlines()
-    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if ended not in (0, -signal.SIGKILL):
-        acknowledged.append(f"failed {ended}")
-    return acknowledged, ended == -signal.SIGKILL
+    reader, writer = CHILDREN.Pipe(duplex=False)
+    child = CHILDREN.Process(target=_life, args=(point, place, folder, bundles, seed, writer))
+    child.start()
+    writer.close()
+    acknowledged: list[str] = []
+    with reader, suppress(EOFError):
+        while reader.poll(_HUNG_S):
+            acknowledged.append(reader.recv())
+    child.join(_HUNG_S)
+    if child.exitcode not in (0, -signal.SIGKILL):
+        acknowledged.append(f"failed {child.exitcode}")
+    return acknowledged, child.exitcode == -signal.SIGKILL
+
+
+def _life(
+    point: int, place: str, folder: Path, bundles: list[Path], seed: mistakes.Mistake | None, heard: Pipe
+) -> None:
+    """Be the child."""
+    _arm(point)
+    if seed is not None:
+        seed()
+    script(place, folder, bundles, heard.send)
 
 
 def _arm(point: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import resource
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from children import CHILDREN
 from sqlalchemy import text
 
 from luban.errors import LubanError, MissingExtra, NotFound, RegistryError, install
@@ -159,7 +159,7 @@ def _full_disk(folder: str) -> None:
 
 def test_a_disk_that_takes_no_more_is_told_and_nothing_is_changed(tmp_path: Path) -> None:
     open_database(str(tmp_path), create=True).close()
-    process = multiprocessing.get_context("fork").Process(target=_full_disk, args=(str(tmp_path),))
+    process = CHILDREN.Process(target=_full_disk, args=(str(tmp_path),))
     process.start()
     process.join()
     assert process.exitcode == 0
@@ -199,6 +199,10 @@ def test_a_folder_that_can_not_be_flushed_is_told_before_anything_is_changed(
     database.close()
 
 
+def _makes(folder: str) -> None:
+    open_database(folder, create=True).close()
+
+
 def _writes(folder: str, who: int, n: int) -> None:
     database = open_database(folder)
     for number in range(n):
@@ -210,9 +214,9 @@ def _writes(folder: str, who: int, n: int) -> None:
 
 def test_eight_writers_meet_no_lock(tmp_path: Path) -> None:
     """All make the database at once, too."""
-    context, started = multiprocessing.get_context("fork"), time.monotonic()
-    makers = [context.Process(target=lambda: open_database(str(tmp_path), create=True).close()) for _ in range(8)]
-    writers = [context.Process(target=_writes, args=(str(tmp_path), who, 12)) for who in range(8)]
+    started = time.monotonic()
+    makers = [CHILDREN.Process(target=_makes, args=(str(tmp_path),)) for _ in range(8)]
+    writers = [CHILDREN.Process(target=_writes, args=(str(tmp_path), who, 12)) for who in range(8)]
     for group in (makers, writers):
         for process in group:
             process.start()
