@@ -139,6 +139,25 @@ def test_the_server_tells_of_itself(client: httpx.Client, server: serving.Server
     assert 'luban_requests_total{route="/v1/models/{name}/predict",status="200"}' in numbers
 
 
+def test_every_example_of_the_documentation_is_answered(registry: Path) -> None:
+    n_asked = 0
+    with served("bank=champion", "--registry", str(registry), "--embeddings") as server, httpx.Client() as client:
+        paths = client.get(f"{server.url}/openapi.json").json()["paths"]
+        page = client.get(f"{server.url}/docs").text
+        label = client.get(f"{server.url}/v1/models/bank").json()["labels"][0]
+        for path, methods in paths.items():
+            if "post" not in methods:
+                continue
+            kind, about = next(iter(methods["post"]["requestBody"]["content"].items()))
+            body = json.dumps(about["example"]).replace("NAME", "bank").replace("LABEL", label)
+            filled = path.format(name="bank", version="1", label="champion")
+            found = client.post(server.url + filled, content=body, headers={"content-type": kind})
+            assert found.status_code == 200, (path, found.text)
+            assert f"HOST:PORT{path.format(name='NAME', version='VERSION', label='LABEL')} -H" in page
+            n_asked += 1
+    assert n_asked > 8
+
+
 def test_a_new_champion_takes_over_while_it_answers(server: serving.Server, registry: Path) -> None:
     def promote(crowd: serving.Crowd) -> None:
         for number in (2, 1, 2):

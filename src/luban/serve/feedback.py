@@ -292,7 +292,8 @@ class FeedbackRoutes:
         return (
             Route(method="POST", path="/v1/models/{name}/feedback", scope="feedback", answer=self.feedback,
                   about="Say which answers were right or wrong, and what would have been right.",
-                  takes=Remarks, gives=Taken, refuses=(Conflict,)),
+                  takes=Remarks, gives=Taken, refuses=(Conflict,),
+                  example={"items": [{"text": "Where is my card?", "label": "LABEL"}]}),
         )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from luban.serve.schemas import TYPES, Problem
 _TITLE = "Luban"
 _REFERENCE = "#/components/schemas/{name}"
 _NDJSON = "application/x-ndjson"
+_NEXT_LINE = " \\\n  "
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "code,pre{font:14px ui-monospace,monospace;background:#f4f4f2;border-radius:4px}code{padding:.1em .3em}"
@@ -64,6 +65,7 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
 
 def page(found: dict[str, Any]) -> bytes:
     """Return a description as HTML, for reading."""
+    statuses: dict[str, str] = {}
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{_TITLE}</title><style>{_STYLE}</style>"
         f"<h1>{_TITLE}</h1>"
@@ -79,8 +81,13 @@ def page(found: dict[str, Any]) -> bytes:
                 parts += [f"<p>{name} {_linked(kind['schema'])}" for kind in kinds.values() if kind]
                 if other := [kind for kind, about in kinds.items() if not about]:
                     parts.append(f", or {', '.join(other)}")
-            refused = [f"{status} {html.escape(one['description'])}" for status, one in told["responses"].items()]
-            parts.append(f"<p><small>Else: {' '.join(refused[1:])}</small>")
+            refused = {status: one["description"] for status, one in told["responses"].items() if status != "200"}
+            statuses = refused | statuses
+            links = ", ".join(f'<a href="#{status}">{status}</a>' for status in refused)
+            parts.append(f"<p>Else {links}{_example(method, path, told)}")
+    parts.append("<h2>Statuses</h2><p>Each with a problem, and most with a hint, in its body.<table>")
+    parts += [f'<tr id="{status}"><td>{status}<td>{html.escape(statuses[status])}' for status in sorted(statuses)]
+    parts.append("</table>")
     for name, schema in found["components"]["schemas"].items():
         parts.append(f'<h2 id="{name}">{name}</h2><p>{html.escape(schema.get("description", ""))}<table>')
         for field, told in schema.get("properties", {}).items():
@@ -88,6 +95,18 @@ def page(found: dict[str, Any]) -> bytes:
             parts.append(f"<tr><td><code>{field}</code><td>{means}<td><code>{html.escape(json.dumps(told))}</code>")
         parts.append("</table>")
     return "".join(parts).encode()
+
+
+def _example(method: str, path: str, told: dict[str, Any]) -> str:
+    """Return a command that asks a route, as HTML; nothing where no example of its body is known."""
+    for kind, content in told.get("requestBody", {}).get("content", {}).items():
+        if "example" in content:
+            filled = re.sub(r"\{(\w+)\}", lambda found: found[1].upper(), path)
+            lines = [f"curl -X {method.upper()} http://HOST:PORT{filled} -H 'content-type: {kind}'"]
+            lines += ["-H 'authorization: Bearer KEY'"] if "security" in told else []
+            lines.append(f"-d '{json.dumps(content['example'])}'")
+            return f"<pre>{html.escape(_NEXT_LINE.join(lines), quote=False)}</pre>"
+    return ""
 
 
 def _operation(route: Route, shown: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
@@ -117,6 +136,8 @@ def _operation(route: Route, shown: Mapping[Any, dict[str, Any]]) -> dict[str, A
         operation["parameters"] = parameters
     if route.takes is not None:
         content = {kind: {"schema": shown[route.takes]}, **{one: {} for one in route.also_takes}}
+        if route.example is not None:
+            content[kind]["example"] = route.example
         operation["requestBody"] = {"required": True, "content": content}
     if route.scope != PUBLIC:
         operation |= {"security": [{"key": []}], "x-scope": route.scope}

@@ -152,6 +152,8 @@ class Route:
     """Takes a place of the streams, and reads its body as it comes."""
     takes: Any = None
     """Type of the body, for the documentation."""
+    example: Any = None
+    """Such a body, as JSON has it; for the documentation."""
     gives: Any = None
     """Type of the answer, for the documentation; of each line, where it streams."""
     query: Mapping[str, str] = field(default_factory=dict)

@@ -174,6 +174,8 @@ class Kserve:
                     tells_unready=True, about="KServe v2: tell whether a model answers.") for path in versions),
             *(Route(method="POST", path=f"{path}/infer", scope="predict", answer=self.infer, asks_model=True,
                     takes=InferRequest, gives=Inferred, also_takes=_BINARY, also_gives=_BINARY, told=told,
+                    example={"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1],
+                                         "data": ["Where is my card?"]}]},
                     about="KServe v2: answer a tensor of texts.")
               for path in versions),
         )  # fmt: skip

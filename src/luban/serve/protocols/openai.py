@@ -89,6 +89,7 @@ class OpenAi:
         return (
             Route(method="POST", path="/v1/embeddings", scope="predict", answer=self.embeddings, asks_model=True,
                   takes=EmbeddingRequest, gives=Embeddings, told=told,
+                  example={"model": "NAME", "input": ["Where is my card?"]},
                   about="OpenAI: answer texts with vectors, where the server was started with --embeddings."),
         )  # fmt: skip
 

@@ -53,7 +53,7 @@ class SageMaker:
             Route(method="GET", path="/ping", scope=PUBLIC, answer=self.ping, tells_unready=True,
                   about="SageMaker: tell whether the container is healthy."),
             Route(method="POST", path="/invocations", scope="predict", answer=self.invocations, asks_model=True,
-                  takes=Any, gives=Predicted, also_takes=_names(_TAKES), also_gives=_names(_WRITERS),
+                  takes=Any, example={"text": "Where is my card?"}, gives=Predicted, also_takes=_names(_TAKES), also_gives=_names(_WRITERS),
                   refuses=(UnsupportedMedia,),
                   about="SageMaker: answer JSON, JSON lines, CSV or plain text."),
         )  # fmt: skip

@@ -103,7 +103,8 @@ class TensorFlow:
         versions = (f"{model}/versions/{{version}}", f"{model}/labels/{{label}}")
         return (
             *(Route(method="POST", path=f"{path}:predict", scope="predict", answer=self.predict, asks_model=True,
-                    takes=TfRequest, told=told, about="TensorFlow Serving: answer by rows, or by columns.")
+                    takes=TfRequest, example={"instances": ["Where is my card?"]}, told=told,
+                    about="TensorFlow Serving: answer by rows, or by columns.")
               for path in (model, *versions)),
             *(Route(method="GET", path=path, scope="read", answer=self.status, told=told,
                     about="TensorFlow Serving: tell how a version is.") for path in versions),
