@@ -185,3 +185,16 @@ def test_steps_in_the_wrong_order_are_told(finished: Path) -> None:
     plan = "compress.plan=[{kind: quantise}, {kind: layers, keep: 1}]"
     with pytest.raises(ProjectError, match="layers after quantise"):
         compress(load(finished / "luban.yaml", [plan]))
+
+
+def test_a_teacher_is_looked_for_from_the_project_s_folder_and_another_one_teaches_again(finished: Path) -> None:
+    plan = "compress.plan=[{kind: distil, epochs: 0.5, teachers: [runs/teacher/checkpoint]}]"
+    with pytest.raises(ProjectError, match=r"compress\.plan: got 'runs/teacher/checkpoint'"):
+        compress(load(finished / "luban.yaml", [plan]))
+    graphs = finished / "runs/small/compress/graphs"
+    made = []
+    for seed in (1, 2, 2):
+        run(load(finished / "luban.yaml", ["name=teacher", f"train.seed={seed}", "train.epochs=1"]))
+        compress(load(finished / "luban.yaml", [plan]), lose=1.0)
+        made.append({folder.name for folder in graphs.iterdir()})
+    assert made[0] < made[1] == made[2]

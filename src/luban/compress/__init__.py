@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from luban.records import Encoded
     from luban.tasks import Task
 
-__all__ = ["Candidate", "GraphMethod", "Material", "ModelMethod", "as_json", "catalogue", "make", "told", "works_on"]
+__all__ = [
+    "Candidate", "GraphMethod", "Material", "ModelMethod", "as_json", "catalogue", "checkpoints", "make", "told",
+    "works_on",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,16 @@ class Material:
     """The uncompressed model, with the processor that it was trained with."""
     unlabelled: Sequence[Any] = ()
     """Rows without labels, as the engine takes them, for methods that learn from a teacher's answers."""
+    root: Path = Path()
+    """Where paths in options start: the project's folder."""
     on_progress: Listener = ignore
 
 
 class ModelMethod(Protocol):
-    """What `make(options)` returns in the module of a method on models; the module says `WORKS_ON = "model"`."""
+    """What `make(options)` returns in the module of a method on models; the module says `WORKS_ON = "model"`.
+
+    Where it reads other checkpoints, the module has `checkpoints(options)`, which returns their folders.
+    """
 
     def apply(self, candidate: Candidate, material: Material) -> Candidate:
         """Return a smaller or faster candidate.
@@ -92,6 +100,12 @@ def works_on(kind: str) -> Literal["model", "graph"]:
     """Tell whether a method changes the torch model or the exported graph."""
     where: Literal["model", "graph"] = catalogue.load(kind).WORKS_ON
     return where
+
+
+def checkpoints(step: Plugin) -> tuple[str, ...]:
+    """Return the folders of other checkpoints that a step reads, as its options name them."""
+    module = catalogue.load(step.kind)
+    return tuple(module.checkpoints(module.Options(**step.options))) if hasattr(module, "checkpoints") else ()
 
 
 def make(step: Plugin) -> Any:

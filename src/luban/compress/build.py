@@ -14,10 +14,10 @@ from typing import Any
 
 from luban.bundle import early, parity
 from luban.bundle.runtimes import onnx as onnx_runtime
-from luban.compress import Candidate, Material, as_json, make, told, works_on
+from luban.compress import Candidate, Material, as_json, checkpoints, make, told, works_on
 from luban.data.sample import evenly_by_length
 from luban.errors import LubanError, Problem, ProjectError, TrainError
-from luban.files import digest_json, new_folder, read_json, seal, verify, write_json
+from luban.files import MANIFEST, digest_json, new_folder, read_json, seal, verify, write_json
 from luban.models import checkpoint
 from luban.models.processor import Processor
 from luban.project.schema import Plugin
@@ -167,7 +167,9 @@ class Workshop:
         return self._material.task.encode(evenly_by_length(self._material.train, EXAMPLE_ROWS), processor)
 
     def _place(self, kind: str, plan: tuple[Plugin, ...]) -> Path:
-        return self._folder / kind / digest_json({"key": self._key, "steps": as_json(plan)})[:16]
+        others = [self._material.root / folder / MANIFEST for step in plan for folder in checkpoints(step)]
+        read = {"checkpoints": [read_json(one)["digest"] for one in others]} if others else {}
+        return self._folder / kind / digest_json({"key": self._key, "steps": as_json(plan), **read})[:16]
 
 
 def _is_sealed(folder: Path) -> bool:

@@ -59,6 +59,18 @@ class Loaded:
         """
         return self._files({"": (_UNLABELLED, self.project.compress.unlabelled)}).get("")
 
+    def folders(self, place: str, written: Sequence[str]) -> list[Path]:
+        """Return the folders that a setting names.
+
+        Args:
+            place: the setting.
+            written: what is written there.
+
+        Raises:
+            ProjectError: one of them is not there.
+        """
+        return [*self._files({one: (place, one) for one in written}).values()]
+
     def _files(self, named: Mapping[str, tuple[str, str | None]]) -> dict[str, Path]:
         """Return name -> file for each (setting, what is written there) that is set; raise where one is not there."""
         files, problems = {}, []

@@ -16,7 +16,7 @@ from typing import Any
 from luban.bundle import seal as sealing
 from luban.bundle.engine import Engine
 from luban.bundle.runtimes import shares_base
-from luban.compress import Candidate, Material, as_json, told
+from luban.compress import Candidate, Material, as_json, checkpoints, told
 from luban.compress.build import Workshop
 from luban.compress.ladder import Shape, ladder, windows
 from luban.compress.search import Budget, Point, Scales, choose, frontier, search, shown
@@ -86,8 +86,8 @@ def compress(
     Raises:
         BelowGate: no plan keeps the budget, or the chosen one loses more on test rows for certain; the message has the
             nearest. No compressed bundle is then sealed, and one from before is gone.
-        ProjectError: the project shares its base with others, or settings beside its file say otherwise than what is
-            given here.
+        ProjectError: the project shares its base with others, settings beside its file say otherwise than what is
+            given here, or a checkpoint that its plan reads is not there.
     """
     asked = {
         "compress.at_most": (size_mb, latency_ms),
@@ -98,23 +98,27 @@ def compress(
     searches = only_frontier or bool(given - {"compress.lose_at_most"})
     _refuse_contradictions(project, given, searches=searches)
     _refuse_shared(project)
+    settings = project.project.compress
+    own = bool(settings.plan) and not searches
+    if own:
+        project.folders("compress.plan", [folder for step in settings.plan for folder in checkpoints(step)])
     with finished(project, on_progress) as (run, ready):
         run.tell("compress", "measuring the uncompressed model")
         work = _Work(run, ready)
-        settings = project.project.compress
         budget = Budget(
             size_mb=size_mb or settings.at_most.get("size_mb", float("inf")),
             latency_ms=latency_ms or settings.at_most.get("latency_ms", float("inf")),
             lose=settings.lose_at_most if lose is None else lose,
         )
-        own = bool(settings.plan) and not searches
-        if own:
-            run.tell("compress", "the project's own plan; `compress.plan=[]` searches for one")
         plans = [settings.plan] if own else ladder(work.shape())
+        minutes = minutes or settings.minutes
+        run.tell("compress", "the project's own plan; `compress.plan=[]` searches for one" if own else
+                 f"{len(plans)} plans to try, cheap ones first, none begun after {minutes:g} minutes (`--minutes`); "
+                 "stopped and begun again, it goes on")  # fmt: skip
         points = []
         for point in search(
             work.workshop, work.scales, plans, lose=float("inf") if only_frontier else budget.lose,
-            minutes=minutes or settings.minutes, on_progress=run.on_progress,
+            minutes=minutes, on_progress=run.on_progress,
         ):  # fmt: skip
             points.append(point)
             work.tell_all(points, None, None)
@@ -152,7 +156,7 @@ class _Work:
         self.material = Material(
             task=task, train=ready.splits.train.table, validation=ready.splits.validation.table,
             settings=project.train, folder=self.folder / "states", teacher=_teacher(source),
-            unlabelled=unlabelled, on_progress=run.on_progress,
+            unlabelled=unlabelled, root=run.loaded.root, on_progress=run.on_progress,
         )  # fmt: skip
         self.workshop = Workshop(
             self.folder, source, self.material, key=key, max_difference=project.export.max_difference

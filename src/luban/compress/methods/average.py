@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from luban.compress import Candidate, Material, surgery
@@ -29,10 +28,16 @@ class Options:
     """Settings of the method `average`."""
 
     folders: tuple[str, ...] = ()
-    """Folders of the other checkpoints, of the same task and of as many layers of the same sizes."""
+    """Folders of the other checkpoints, of the same task and of as many layers of the same sizes. Paths start at the
+    project's folder."""
     how: Literal["greedy", "mean"] = "greedy"
     """`greedy` takes them from the best down, each only if the mean's validation score does not fall; `mean` takes
     all."""
+
+
+def checkpoints(options: Options) -> tuple[str, ...]:
+    """Return the folders whose weights are averaged."""
+    return options.folders
 
 
 def make(options: Options) -> Average:
@@ -84,7 +89,7 @@ class Average:
         from luban.models import checkpoint
         from luban.tasks import make_head
 
-        model, parts = checkpoint.load(Path(folder), make_head)
+        model, parts = checkpoint.load(material.root / folder, make_head)
         sizes, wanted = (
             {name: tuple(part.shape) for name, part in one.state_dict().items()} for one in (model, candidate.model)
         )

@@ -54,7 +54,12 @@ class Options:
     """Train the token vectors, too: most of a small model's weights, of which each step touches a few."""
     teachers: tuple[str, ...] = ()
     """Folders of checkpoints of the same task whose answers are averaged, in place of the uncompressed model's: of a
-    larger base, or of several seeds."""
+    larger base, or of several seeds. Paths start at the project's folder, as `runs/large/checkpoint`."""
+
+
+def checkpoints(options: Options) -> tuple[str, ...]:
+    """Return the folders of the teachers."""
+    return options.teachers
 
 
 def make(options: Options) -> Distil:
@@ -193,7 +198,7 @@ def _teachers(folders: Sequence[str], material: Material) -> list[Candidate]:
 
     found = []
     for folder in folders:
-        model, parts = checkpoint.load(Path(folder), make_head)
+        model, parts = checkpoint.load(material.root / folder, make_head)
         if (parts.task["kind"], tuple(parts.task["labels"])) != (material.task.kind, tuple(material.task.labels)):
             raise LubanError(
                 f"distil: the teacher in {folder} has other labels, or another task, than this model",

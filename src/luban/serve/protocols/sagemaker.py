@@ -53,8 +53,8 @@ class SageMaker:
             Route(method="GET", path="/ping", scope=PUBLIC, answer=self.ping, tells_unready=True,
                   about="SageMaker: tell whether the container is healthy."),
             Route(method="POST", path="/invocations", scope="predict", answer=self.invocations, asks_model=True,
-                  takes=Any, example={"text": "Where is my card?"}, gives=Predicted, also_takes=_names(_TAKES), also_gives=_names(_WRITERS),
-                  refuses=(UnsupportedMedia,),
+                  takes=Any, example={"text": "Where is my card?"}, gives=Predicted, also_takes=_names(_TAKES),
+                  also_gives=_names(_WRITERS), refuses=(UnsupportedMedia,),
                   about="SageMaker: answer JSON, JSON lines, CSV or plain text."),
         )  # fmt: skip
 
