@@ -34,7 +34,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_whole_way(here: Path, said: Any) -> None:
     assert "registered bank@1" in said("register", "b1", "--no-measure", "--name", "bank", "--note", "first")
-    assert "registered already: bank@1" in said("register", "b1", "--no-measure", "--name", "bank")
+    again = said("register", "b1", "--no-measure", "--name", "bank", "--use", "a trial")
+    assert "registered already: bank@1" in again and "use: a trial" in again
     said("register", "b2", "--no-measure", "--name", "bank", "--parent", "bank@1")
     said("register", "b3", "--no-measure", "--name", "bank")
     assert "promoted bank@champion = 1" in said("promote", "bank@1")

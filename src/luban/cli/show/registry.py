@@ -32,6 +32,8 @@ def registered(done: Registered) -> RenderableType:
     if version.main is not None:
         name, score = version.main
         facts[name] = f"{score.value:.4f}, 95% interval {score.low:.4f} to {score.high:.4f}"
+    if version.card:
+        facts["card states"] = words.safe("; ".join(f"{what}: {_flat(text)}" for what, text in version.card.items()))
     return Group(Text.assemble((said, "green"), (str(version), "bold")), pairs(facts))
 
 
