@@ -51,10 +51,10 @@ def test_the_whole_way(here: Path, said: Any) -> None:
     assert "made from" in said("versions", "bank@2")
     assert "train.seed" in said("diff", "bank@1", "@champion")
     verified = said("audit", "verify")
-    assert "holds 7 entries" in verified
+    assert "holds 8 entries" in verified
     head = verified.split("note elsewhere: ")[1].strip()
     again = said("audit", "verify", "--noted", head)
-    assert "holds" in again and "entries 1 to 7 are what was there when entry 7 was noted" in again
+    assert "holds" in again and "entries 1 to 8 are what was there when entry 8 was noted" in again
     assert "a trial" in said("audit", "list", "bank", "--last", "3")
     assert "nothing to remove" in said("registry", "collect")
     assert "3, " in said("registry")
