@@ -13,7 +13,8 @@ from flows import small
 
 import luban
 from luban.bundle.engine import Engine
-from luban.errors import BelowGate, ProjectError
+from luban.cli.main import main
+from luban.errors import BelowGate, ProjectError, codes
 from luban.files import digest_json, read_json
 from luban.project.load import load
 from luban.stages import compress, newest_bundle, predict_file, run
@@ -198,3 +199,10 @@ def test_a_teacher_is_looked_for_from_the_project_s_folder_and_another_one_teach
         compress(load(finished / "luban.yaml", [plan]), lose=1.0)
         made.append({folder.name for folder in graphs.iterdir()})
     assert made[0] < made[1] == made[2]
+
+
+def test_one_option_takes_both_budgets(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project, asked = str(finished / "luban.yaml"), ("--at-most", "size_mb=0.001", "latency_ms=0.0001")
+    assert main(["compress", "--project", project, *asked, "--minutes", "0.0001"]) == codes(BelowGate).exit
+    told = capsys.readouterr().err
+    assert "allowed is 0.001" in told and "allowed is 0.0001" in told
