@@ -64,9 +64,8 @@ def command(
     # `--at-most size_mb=12 latency_ms=3`: an option takes one word, and no setting is called as the second is.
     amounts = tuple(text for text in overrides if at_most and text.partition("=")[0] in _BUDGETS)
     at_most |= _amounts(amounts)
-    loaded = load(
-        project, [text for text in overrides if text not in amounts]
-    )  # before what imports torch: a mistake is told at once
+    # Before what imports torch: a mistake is told at once.
+    loaded = load(project, [text for text in overrides if text not in amounts])
     from luban.stages.compressing import compress
 
     with show.progress(goes_on=True) as on_progress:
