@@ -59,17 +59,17 @@ class Loaded:
         """
         return self._files({"": (_UNLABELLED, self.project.compress.unlabelled)}).get("")
 
-    def folders(self, place: str, written: Sequence[str]) -> list[Path]:
-        """Return the folders that a setting names.
+    def want(self, place: str, written: Sequence[str]) -> None:
+        """Make sure that what a setting names is there.
 
         Args:
             place: the setting.
-            written: what is written there.
+            written: files or folders that are written there.
 
         Raises:
             ProjectError: one of them is not there.
         """
-        return [*self._files({one: (place, one) for one in written}).values()]
+        self._files({one: (place, one) for one in written})
 
     def _files(self, named: Mapping[str, tuple[str, str | None]]) -> dict[str, Path]:
         """Return name -> file for each (setting, what is written there) that is set; raise where one is not there."""

@@ -31,7 +31,7 @@ from luban.registry.version import parse
 from luban.serve.access import Principal
 from luban.serve.answer_ids import AnswerIds
 from luban.serve.remarks import ONCE_CHARACTERS, About, Reader, Remark, Remarks, Taken
-from luban.serve.routing import Request, Response, Route, decoded
+from luban.serve.routing import EXAMPLE, Request, Response, Route, decoded
 from luban.serve.schemas import encode
 from luban.serve.sources import FromRegistry
 from luban.serve.telemetry import Telemetry, event
@@ -293,7 +293,7 @@ class FeedbackRoutes:
             Route(method="POST", path="/v1/models/{name}/feedback", scope="feedback", answer=self.feedback,
                   about="Say which answers were right or wrong, and what would have been right.",
                   takes=Remarks, gives=Taken, refuses=(Conflict,),
-                  example={"items": [{"text": "Where is my card?", "label": "LABEL"}]}),
+                  example={"items": [{"text": EXAMPLE, "label": "LABEL"}]}),
         )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from luban.serve import schemas
 from luban.serve.feedback import Feedback, wanted
 from luban.serve.hosting import Answer, Hosting
 from luban.serve.limits import Limits
-from luban.serve.routing import PUBLIC, Request, Response, Route, decoded, problem
+from luban.serve.routing import EXAMPLE, PUBLIC, Request, Response, Route, decoded, problem
 from luban.serve.schemas import Health, Models, encode
 from luban.serve.telemetry import Telemetry
 
@@ -181,15 +181,15 @@ class Rest:
         return (
             Route(method="POST", path="/v1/models/{name}/predict", scope="predict", answer=self.predict,
                   about="Answer one text, or a few.", asks_model=True, takes=schemas.Ask, gives=schemas.Predicted,
-                  example={"text": "Where is my card?", "scores": True}),
+                  example={"text": EXAMPLE, "scores": True}),
             Route(method="POST", path="/v1/models/{name}/batch", scope="predict", answer=self.batch, streams=True,
                   about="Answer any number of lines, JSON strings or objects, as they come (NDJSON).",
-                  takes=schemas.AnyLine, gives=schemas.Streamed, example="Where is my card?",
+                  takes=schemas.AnyLine, gives=schemas.Streamed, example=EXAMPLE,
                   query={"scores": "Give the probability of every label.",
                          "ids": "Give each answer an id, by which feedback names it."}),
             Route(method="POST", path="/v1/models/{name}/explain", scope="predict", answer=self.explain,
                   about="Tell what each word of a text adds to its answer.", asks_model=True, explains=True,
-                  takes=schemas.AskWhy, gives=schemas.Explained, example={"text": "Where is my card?"}),
+                  takes=schemas.AskWhy, gives=schemas.Explained, example={"text": EXAMPLE}),
             Route(method="GET", path="/v1/models", scope="read", answer=self.models, gives=Models,
                   about="List the models that the caller may use."),
             Route(method="GET", path="/v1/models/{name}", scope="read", answer=self.model, gives=schemas.About,

@@ -18,6 +18,8 @@ Receive = Callable[[], Awaitable[Any]]
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
 _KNOWN_PATHS = 256
+EXAMPLE = "Where is my card?"
+"""The text of the documentation's examples."""
 PUBLIC: Literal["public"] = "public"
 """The scope of a route that anybody may use, said and not forgotten."""
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]{1,100})`(.*)", re.DOTALL)

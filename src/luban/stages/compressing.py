@@ -101,7 +101,7 @@ def compress(
     settings = project.project.compress
     own = bool(settings.plan) and not searches
     if own:
-        project.folders("compress.plan", [folder for step in settings.plan for folder in checkpoints(step)])
+        project.want("compress.plan", [folder for step in settings.plan for folder in checkpoints(step)])
     with finished(project, on_progress) as (run, ready):
         run.tell("compress", "measuring the uncompressed model")
         work = _Work(run, ready)

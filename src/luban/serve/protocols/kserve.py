@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 from luban.errors import BadRequest, LubanError
 from luban.serve.protocols import tensors
 from luban.serve.protocols.asking import Asking, answers, number
-from luban.serve.routing import PUBLIC, Request, Response, Route, decoded
+from luban.serve.routing import EXAMPLE, PUBLIC, Request, Response, Route, decoded
 from luban.serve.schemas import encode
 
 PLATFORM = "luban"
@@ -175,7 +175,7 @@ class Kserve:
             *(Route(method="POST", path=f"{path}/infer", scope="predict", answer=self.infer, asks_model=True,
                     takes=InferRequest, gives=Inferred, also_takes=_BINARY, also_gives=_BINARY, told=told,
                     example={"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1],
-                                         "data": ["Where is my card?"]}]},
+                                         "data": [EXAMPLE]}]},
                     about="KServe v2: answer a tensor of texts.")
               for path in versions),
         )  # fmt: skip

@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from luban.errors import BadRequest, LubanError, codes
 from luban.serve.protocols.asking import Asking
-from luban.serve.routing import Request, Response, Route, decoded
+from luban.serve.routing import EXAMPLE, Request, Response, Route, decoded
 from luban.serve.schemas import encode
 
 
@@ -89,7 +89,7 @@ class OpenAi:
         return (
             Route(method="POST", path="/v1/embeddings", scope="predict", answer=self.embeddings, asks_model=True,
                   takes=EmbeddingRequest, gives=Embeddings, told=told,
-                  example={"model": "NAME", "input": ["Where is my card?"]},
+                  example={"model": "NAME", "input": [EXAMPLE]},
                   about="OpenAI: answer texts with vectors, where the server was started with --embeddings."),
         )  # fmt: skip
 

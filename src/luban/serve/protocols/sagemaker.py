@@ -12,7 +12,7 @@ import msgspec
 from luban.errors import BadRequest, UnsupportedMedia
 from luban.serve import schemas
 from luban.serve.protocols.asking import Asking
-from luban.serve.routing import JSON, PUBLIC, Request, Response, Route, decoded
+from luban.serve.routing import EXAMPLE, JSON, PUBLIC, Request, Response, Route, decoded
 from luban.serve.schemas import One, Predicted, encode
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class SageMaker:
             Route(method="GET", path="/ping", scope=PUBLIC, answer=self.ping, tells_unready=True,
                   about="SageMaker: tell whether the container is healthy."),
             Route(method="POST", path="/invocations", scope="predict", answer=self.invocations, asks_model=True,
-                  takes=Any, example={"text": "Where is my card?"}, gives=Predicted, also_takes=_names(_TAKES),
+                  takes=Any, example={"text": EXAMPLE}, gives=Predicted, also_takes=_names(_TAKES),
                   also_gives=_names(_WRITERS), refuses=(UnsupportedMedia,),
                   about="SageMaker: answer JSON, JSON lines, CSV or plain text."),
         )  # fmt: skip

@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from luban.errors import BadRequest, LubanError, NotFound
 from luban.serve.protocols import tensors
 from luban.serve.protocols.asking import Asking, alias, number
-from luban.serve.routing import Request, Response, Route, decoded
+from luban.serve.routing import EXAMPLE, Request, Response, Route, decoded
 from luban.serve.schemas import encode, version_status
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class TensorFlow:
         versions = (f"{model}/versions/{{version}}", f"{model}/labels/{{label}}")
         return (
             *(Route(method="POST", path=f"{path}:predict", scope="predict", answer=self.predict, asks_model=True,
-                    takes=TfRequest, example={"instances": ["Where is my card?"]}, told=told,
+                    takes=TfRequest, example={"instances": [EXAMPLE]}, told=told,
                     about="TensorFlow Serving: answer by rows, or by columns.")
               for path in (model, *versions)),
             *(Route(method="GET", path=path, scope="read", answer=self.status, told=told,
