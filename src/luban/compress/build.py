@@ -16,7 +16,7 @@ from luban.bundle import early, parity
 from luban.bundle.runtimes import onnx as onnx_runtime
 from luban.compress import Candidate, Material, as_json, checkpoints, make, told, works_on
 from luban.data.sample import evenly_by_length
-from luban.errors import LubanError, Problem, ProjectError, TrainError
+from luban.errors import Diverged, LubanError, Problem, ProjectError, TrainError
 from luban.files import MANIFEST, digest_json, new_folder, read_json, seal, verify, write_json
 from luban.models import checkpoint
 from luban.models.processor import Processor
@@ -40,9 +40,12 @@ class Refused(Exception):
 
 @contextmanager
 def _refusing(step: Plugin) -> Iterator[None]:
-    """Turn a step's errors into a refusal, but for training that went wrong."""
+    """Turn a step's errors into a refusal, but for training that this machine or its disk can't go on with."""
     try:
         yield
+    except Diverged as error:
+        found = Diverged(error.message, hint=f"give the step {step.kind} a lower learning_rate")
+        raise Refused(step, found) from error
     except TrainError:
         raise
     except LubanError as error:

@@ -11,6 +11,9 @@ FIRST_STEPS = 10
 """Steps whose mean loss is what a later one is judged by."""
 EXPLODED = 5.0
 """A smoothed loss this many times the first steps' has exploded."""
+LEAST = 1.0
+"""What the first steps' loss counts for at least. Where training begins with next to none, as a model that learns the
+answers of the one it was cut from, a few rows that it gets wrong raise a batch's many times."""
 SMOOTH = 0.9
 
 
@@ -18,10 +21,13 @@ class LossWatch:
     """Tells a loss that is not finite, or that has exploded."""
 
     def __init__(self, first_loss: float | None) -> None:
-        """Store the mean loss of the first steps where it is known from an earlier part of the run."""
+        """Store the mean loss of the first steps where it is known from an earlier part of the run.
+
+        Smoothing goes on from it: after going back, the batch that was met before must not decide alone.
+        """
         self.first_loss = first_loss
         self._sum, self._seen = 0.0, 0
-        self._smooth: float | None = None
+        self._smooth = first_loss
 
     def wrong(self, loss: float, grad_norm: float) -> str:
         """Return what is wrong with one step, or nothing; call it once a step."""
@@ -34,7 +40,7 @@ class LossWatch:
             self._sum, self._seen = self._sum + loss, self._seen + 1
             if self._seen == FIRST_STEPS:
                 self.first_loss = self._sum / FIRST_STEPS
-        elif self._smooth > EXPLODED * max(self.first_loss, 0.1):
+        elif self._smooth > EXPLODED * max(self.first_loss, LEAST):
             return f"the loss has risen to {self._smooth:.3g}, from {self.first_loss:.3g} at the start"
         return ""
 
