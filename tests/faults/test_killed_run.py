@@ -64,7 +64,7 @@ def _run(place: Path) -> None:
 
 def start(place: Path) -> BaseProcess:
     """Run the project in a child process and return that."""
-    child = CHILDREN.Process(target=_run, args=(place,))
+    child = CHILDREN.Process(target=_run, args=(place,), daemon=True)
     child.start()
     return child
 

@@ -55,7 +55,7 @@ def killed_at(
 ) -> tuple[list[str], bool]:
     """Run the script in a child that dies at a point; return what it acknowledged, and whether it died."""
     reader, writer = CHILDREN.Pipe(duplex=False)
-    child = CHILDREN.Process(target=_life, args=(point, place, folder, bundles, seed, writer))
+    child = CHILDREN.Process(target=_life, args=(point, place, folder, bundles, seed, writer), daemon=True)
     child.start()
     writer.close()
     acknowledged: list[str] = []
